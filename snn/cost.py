@@ -1,0 +1,209 @@
+"""Count what a network does: spikes, accumulates, multiply-accumulates.
+
+Operations are counted as on the folded network. A spike that reaches a weight costs one
+accumulate (AC) for each weight it meets; what is fed by anything but spikes costs one
+multiply-accumulate (MAC) a weight: once an image in the stem, at every step elsewhere.
+
+Between a neuron and the weights that follow everything is linear, so the number of weights that
+one spike meets, its fan-out ``F_i``, is a fixed map, and ``AC(t) = Σ_i |s_i(t)| F_i``. The map is
+the gradient of the network's sum with every weight replaced by ``1[w != 0]``: borders, strides,
+groups, pooling, residual additions and pruned weights are counted exactly.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.fx import Node
+from torch.fx.node import map_arg
+
+from .network import SpikingNetwork
+from .neurons import Neuron, Temporal
+from .ops import MAXIMA, POOLING, SCALINGS, SHAPES, SUMS, WEIGHTED, aten
+from .program import Depends, Values, dependencies
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What one image costs, apart from the spikes that are measured while running.
+
+    Attributes:
+        fan_out: accumulates that one spike causes, ``[...]`` for each source of spikes.
+        neurons: number of neurons.
+        stem_macs: multiply-accumulates once an image.
+        dense_macs: multiply-accumulates at every step.
+        ann_macs: multiply-accumulates of the same graph as an ANN.
+        becomes: for each weighted node ``stem``, ``dense`` or ``linear``, and its MACs.
+
+    Example:
+        >>> Costs({}, 4, 10, 0, 30, {}).ann_macs
+        30
+    """
+
+    fan_out: dict[str, Tensor]
+    neurons: int
+    stem_macs: int
+    dense_macs: int
+    ann_macs: int
+    becomes: dict[str, tuple[str, int]]
+
+
+def costs(snn: SpikingNetwork) -> Costs:
+    """Return the fixed costs of a network at its own image size.
+
+    Example:
+        >>> import spiketune as st
+        >>> ann = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 8), torch.nn.ReLU(),
+        ...                           torch.nn.Linear(8, 3)).eval()
+        >>> found = costs(st.to_snn(ann, torch.rand(16, 1, 2, 2), st.Ternary(steps=8)))
+        >>> found.stem_macs, found.ann_macs, next(iter(found.fan_out.values())).unique().tolist()
+        (32, 56, [3.0])
+    """
+    return _Counter(snn).count()
+
+
+class _Counter:
+    """One walk over the graph with indicator weights; see the module's docstring."""
+
+    def __init__(self, snn: SpikingNetwork) -> None:
+        self.net = snn.net
+        self.depends = dependencies(snn.net.graph, snn.net)
+        like = next(iter(snn.parameters()))
+        image = torch.zeros(1, *snn.input_shape, device=like.device, dtype=like.dtype)
+        with torch.no_grad():
+            self.shapes = snn.program.shapes(image)
+        self.like = like
+        self.carries_spikes: dict[Node, bool] = {}
+        self.values: Values = {}
+        self.sources: dict[str, Tensor] = {}
+        self.total = torch.zeros((), device=like.device)
+        self.becomes: dict[str, tuple[str, int]] = {}
+        self.neurons = 0
+
+    def count(self) -> Costs:
+        with torch.enable_grad():
+            for node in self.net.graph.nodes:
+                self._visit(node)
+            leaves = list(self.sources.values())
+            if self.total.requires_grad:
+                grads = torch.autograd.grad(self.total, leaves, allow_unused=True)
+            else:
+                grads = (None,) * len(leaves)
+        fan_out = {
+            name: torch.zeros_like(leaf[0]) if grad is None else grad[0].detach()
+            for (name, leaf), grad in zip(self.sources.items(), grads, strict=True)
+        }
+        macs = {kind: 0 for kind in ("stem", "dense", "linear")}
+        for kind, count in self.becomes.values():
+            macs[kind] += count
+        return Costs(
+            fan_out, self.neurons, macs["stem"], macs["dense"], sum(macs.values()), self.becomes
+        )
+
+    def _visit(self, node: Node) -> None:
+        unit = self.net.get_submodule(str(node.target)) if node.op == "call_module" else None
+        self.carries_spikes[node] = False
+        if node.target in WEIGHTED:
+            self._weighted(node)
+        elif isinstance(unit, Temporal):
+            self.total = self.total + self._value(node.args[0]).sum()
+            if isinstance(unit, Neuron):
+                self.neurons += prod(self.shapes[node][1:])
+                self._source(node)
+        elif node.target in MAXIMA and self._all_spikes(node):
+            self._source(node)  # which spike is the greatest is known only while running
+        elif self.depends[node] == Depends.TIME and node.op == "call_function":
+            self.carries_spikes[node] = self._all_spikes(node)
+            self.values[node] = self._pass_on(node)
+
+    def _weighted(self, node: Node) -> None:
+        weight = self._weight(node)
+        fan_in = weight.numel() // weight.shape[0]
+        outputs = prod(self.shapes[node][1:])
+        if node.target is aten.conv_transpose2d.input:
+            outputs = prod(self.shapes[_input(node)][1:])
+        source = _input(node)
+        if self.depends[source] != Depends.TIME:
+            kind = "stem"
+        elif self.carries_spikes[source]:
+            kind = "linear"
+            indicator = (weight != 0).to(self.like.dtype)
+            place, bias = WEIGHTED[node.target]
+            args = list(node.args)
+            args[0], args[place] = self._value(source), indicator
+            args[bias : bias + 1] = [None] if len(args) > bias else []
+            assert callable(node.target)
+            self.total = self.total + node.target(*args, **node.kwargs).sum()
+        else:
+            kind = "dense"
+        self.becomes[node.name] = (kind, outputs * fan_in)
+
+    def _weight(self, node: Node) -> Tensor:
+        holder = node.args[WEIGHTED[node.target][0]]
+        assert isinstance(holder, Node)
+        if holder.op == "get_attr":
+            return self.net.get_parameter(str(holder.target)).detach()
+        # Computed from parameters, as by weight standardisation: never exactly zero.
+        return torch.ones(self.shapes[holder], device=self.like.device)
+
+    def _source(self, node: Node) -> None:
+        leaf = torch.zeros(
+            self.shapes[node], device=self.like.device, dtype=self.like.dtype, requires_grad=True
+        )
+        self.sources[node.name] = self.values[node] = leaf
+        self.carries_spikes[node] = True
+
+    def _all_spikes(self, node: Node) -> bool:
+        signals = [
+            n for n in node.all_input_nodes if self.depends[n] in (Depends.TIME, Depends.IMAGE)
+        ]
+        return all(self.carries_spikes[n] for n in signals)
+
+    def _value(self, node: Any) -> Any:
+        """Return the part of a value that spikes make up; of anything else, nothing."""
+        if not isinstance(node, Node):
+            return node
+        if self.depends[node] == Depends.SIZES:
+            return self.shapes[node]
+        if node in self.values:
+            return self.values[node]
+        shape = self.shapes[node]
+        return torch.zeros(shape, device=self.like.device, dtype=self.like.dtype)
+
+    def _pass_on(self, node: Node) -> Any:
+        """Run a linear operation so that each spike that passes still counts as one."""
+        args: tuple[Any, ...] = tuple(map_arg(node.args, self._value))
+        assert callable(node.target)
+        if node.target in SUMS:
+            terms = [arg for arg in args if isinstance(arg, Tensor)]
+            return sum(terms[1:], terms[0])
+        if node.target in SCALINGS:
+            (signal,) = [n for n in node.all_input_nodes if self.depends[n] == Depends.TIME]
+            return self._value(signal)
+        if node.target in POOLING:
+            before, after = args[0].shape, self.shapes[node]
+            averaged = node.target is not aten.sum.dim_IntList
+            out: Tensor = node.target(*args, **node.kwargs)
+            return out * _window(node, before, after) if averaged else out
+        if node.target in SHAPES:
+            return node.target(*args, **map_arg(node.kwargs, self._value))
+        return self._value(node)
+
+
+def _window(node: Node, before: torch.Size, after: Any) -> float:
+    """Return how many values one average is taken over."""
+    if node.target is aten.avg_pool2d.default:
+        kernel = node.args[1]
+        sides = list(kernel) if isinstance(kernel, list | tuple) else [kernel]
+        return float(prod(sides if len(sides) == 2 else sides * 2))  # type: ignore[arg-type]
+    return prod(before) / prod(after)
+
+
+def _input(node: Node) -> Node:
+    source = node.args[0]
+    assert isinstance(source, Node)
+    return source

@@ -1,0 +1,253 @@
+"""Describe a spiking network as plain JSON data, and build it again from that.
+
+Names in a description are looked up in the table of operations and in the registries below,
+never imported and never evaluated.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, is_dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.fx import Graph, GraphModule, Node
+
+from .dynamics import Firing, HardReset, SoftReset
+from .errors import StorageError
+from .network import SpikingNetwork
+from .neurons import IF, LIF, CumulativeMaxPool2d, Neuron, SignedIF
+from .ops import BY_NAME
+from .report import Report, Row
+from .surrogate import ATan, PiecewiseLinear, Rectangle, Sigmoid, SuperSpike, Triangle
+
+SCHEMA = "spiketune/1"
+
+NEURONS: dict[str, type[Neuron]] = {cls.__name__: cls for cls in (IF, LIF, SignedIF)}
+NORMS: dict[str, type[nn.modules.batchnorm._BatchNorm]] = {
+    cls.__name__: cls for cls in (nn.BatchNorm1d, nn.BatchNorm2d)
+}
+SETTINGS: dict[str, type] = {
+    cls.__name__: cls
+    for cls in (
+        Firing, HardReset, SoftReset,
+        ATan, PiecewiseLinear, Rectangle, Sigmoid, SuperSpike, Triangle,
+    )
+}  # fmt: skip
+
+
+def describe(snn: SpikingNetwork) -> dict[str, Any]:
+    """Return the network without its tensors, as plain JSON data."""
+    modules = {}
+    for node in snn.net.graph.find_nodes(op="call_module"):
+        modules[node.target] = _describe_unit(snn.net.get_submodule(node.target), node.target)
+    return {
+        "schema": SCHEMA,
+        "steps": snn.steps,
+        "drive": snn.drive,
+        "input_shape": list(snn.input_shape),
+        "tensors": {
+            name: {
+                "shape": list(value.shape),
+                "dtype": str(value.dtype).removeprefix("torch."),
+                "buffer": not isinstance(value, nn.Parameter),
+                "trained": value.requires_grad,
+            }
+            for name, value in [*snn.net.named_parameters(), *snn.net.named_buffers()]
+        },
+        "about": snn.about,
+        "modules": modules,
+        "nodes": [_describe_node(node) for node in snn.net.graph.nodes],
+        "report": [asdict(row) for row in snn.report.rows],
+    }
+
+
+def rebuild(data: dict[str, Any], origin: str) -> SpikingNetwork:
+    """Return the network that ``describe`` described, its tensors still empty.
+
+    Raises:
+        StorageError: on an unknown schema, operation or unit.
+    """
+    if data.get("schema") != SCHEMA:
+        raise StorageError(
+            f"{origin}: schema {data.get('schema')!r}, this version reads {SCHEMA!r}; "
+            "install the spiketune that wrote it, or make it again"
+        )
+    root = nn.Module()
+    for name, unit in data["modules"].items():
+        _attach(root, name, _rebuild_unit(unit, data["tensors"], name, origin))
+    for name, info in data["tensors"].items():
+        owner, _, leaf = name.rpartition(".")
+        holder = _holder(root, owner)
+        if hasattr(holder, leaf):
+            continue
+        empty = torch.zeros(info["shape"])
+        if info["buffer"]:
+            holder.register_buffer(leaf, empty)
+        else:
+            holder.register_parameter(leaf, nn.Parameter(empty, requires_grad=info["trained"]))
+    graph = _rebuild_graph(data["nodes"], origin)
+    net = GraphModule(root, graph)
+    return SpikingNetwork(
+        net,
+        steps=data["steps"],
+        drive=data["drive"],
+        input_shape=tuple(data["input_shape"]),
+        report=Report(tuple(Row(**row) for row in data["report"])),
+        about=data["about"],
+    )
+
+
+def revive(
+    data: dict[str, Any], state: dict[str, torch.Tensor], training: bool
+) -> SpikingNetwork:
+    """Return the network of a description with its tensors, as unpickling needs it.
+
+    Example:
+        >>> revive({"schema": "other"}, {}, False)
+        Traceback (most recent call last):
+        ...
+        spiketune.snn.errors.StorageError: pickle: schema 'other', this version reads 'spiketune/1'; install the spiketune that wrote it, or make it again
+    """
+    snn = rebuild(data, "pickle")
+    for name, target in [*snn.named_parameters(), *snn.named_buffers()]:
+        target.data = state[name]
+    return snn.train(training)
+
+
+def encode(value: object) -> Any:
+    """Return a settings dataclass as JSON data, its type under ``_type``.
+
+    Example:
+        >>> encode(HardReset(to=0.5))
+        {'_type': 'HardReset', 'to': 0.5}
+    """
+    if is_dataclass(value) and not isinstance(value, type):
+        fields = {name: encode(getattr(value, name)) for name in value.__dataclass_fields__}
+        return {"_type": type(value).__name__, **fields}
+    return value
+
+
+def decode(data: Any, origin: str) -> Any:
+    """Return the settings that ``encode`` wrote; only registered types are known.
+
+    Example:
+        >>> decode({"_type": "HardReset", "to": 0.5}, "file")
+        HardReset(to=0.5)
+    """
+    if not isinstance(data, dict):
+        return data
+    name = data.get("_type")
+    if name not in SETTINGS:
+        raise StorageError(f"{origin}: unknown settings {name!r}; install the spiketune it needs")
+    fields = {key: decode(value, origin) for key, value in data.items() if key != "_type"}
+    return SETTINGS[name](**fields)
+
+
+def _describe_unit(unit: nn.Module, path: str) -> dict[str, Any]:
+    kind = type(unit).__name__
+    if isinstance(unit, Neuron) and kind in NEURONS:
+        limit = {"limit": unit.limit} if isinstance(unit, SignedIF) else {}
+        return {
+            "type": kind, "ceiling": unit.ceiling, "folded": unit.folded,
+            "firing": encode(unit.firing), **limit,
+        }  # fmt: skip
+    if isinstance(unit, CumulativeMaxPool2d):
+        names = ("kernel_size", "stride", "padding", "dilation", "ceil_mode")
+        return {"type": kind, **{name: getattr(unit, name) for name in names}}
+    if isinstance(unit, nn.modules.batchnorm._BatchNorm) and kind in NORMS:
+        return {"type": kind, "num_features": unit.num_features, "eps": unit.eps,
+                "momentum": unit.momentum}  # fmt: skip
+    raise StorageError(f"{path}: a {kind} cannot be saved; only registered units can")
+
+
+def _rebuild_unit(
+    data: dict[str, Any], tensors: dict[str, Any], path: str, origin: str
+) -> nn.Module:
+    data = dict(data)
+    kind = data.pop("type")
+    if kind in NEURONS:
+        held = {
+            name: torch.ones(tensors[f"{path}.{name}"]["shape"])
+            for name in ("threshold", "leak", "initial")
+            if f"{path}.{name}" in tensors
+        }
+        data["firing"] = decode(data["firing"], origin)
+        unit: nn.Module = NEURONS[kind](**held, **data)
+        for name, parameter in unit.named_parameters():
+            parameter.requires_grad = tensors[f"{path}.{name}"]["trained"]
+        return unit
+    if kind in NORMS:
+        return NORMS[kind](**data)
+    if kind == CumulativeMaxPool2d.__name__:
+        return CumulativeMaxPool2d(**data)
+    raise StorageError(f"{origin}: unknown unit {kind!r}; install the spiketune that wrote it")
+
+
+def _attach(root: nn.Module, path: str, unit: nn.Module) -> None:
+    owner, _, leaf = path.rpartition(".")
+    _holder(root, owner).add_module(leaf, unit)
+
+
+def _holder(root: nn.Module, path: str) -> nn.Module:
+    """Return the module at ``path``, made of empty modules where there is none yet."""
+    for name in path.split(".") if path else []:
+        if not hasattr(root, name):
+            root.add_module(name, nn.Module())
+        root = root.get_submodule(name)
+    return root
+
+
+def _describe_node(node: Node) -> dict[str, Any]:
+    def plain(value: Any) -> Any:
+        if isinstance(value, Node):
+            return {"node": value.name}
+        if isinstance(value, list | tuple):
+            return [plain(item) for item in value]
+        if value is None or isinstance(value, bool | int | float | str):
+            return value
+        raise StorageError(f"{node.name}: an argument of type {type(value).__name__} is not data")
+
+    return {
+        "name": node.name,
+        "op": node.op,
+        "target": str(node.target) if node.op != "call_function" else _name_of(node),
+        "args": plain(node.args),
+        "kwargs": {key: plain(value) for key, value in node.kwargs.items()},
+        "path": node.meta.get("path", ""),
+    }
+
+
+def _name_of(node: Node) -> str:
+    name = str(node.target)
+    if name not in BY_NAME:
+        raise StorageError(f"{node.name}: operation {name} is not in the table of operations")
+    return name
+
+
+def _rebuild_graph(nodes: list[dict[str, Any]], origin: str) -> Graph:
+    graph = Graph()
+    known: dict[str, Node] = {}
+
+    def value(data: Any) -> Any:
+        if isinstance(data, dict):
+            return known[data["node"]]
+        return [value(item) for item in data] if isinstance(data, list) else data
+
+    for item in nodes:
+        target = item["target"]
+        if item["op"] == "call_function":
+            if target not in BY_NAME:
+                raise StorageError(
+                    f"{origin}: operation {target!r} is not in the table of operations; "
+                    "it needs a newer spiketune, or is none of ours"
+                )
+            target = BY_NAME[target]
+        elif item["op"] not in ("placeholder", "get_attr", "call_module", "output"):
+            raise StorageError(f"{origin}: a node of kind {item['op']!r}; make the file again")
+        args = tuple(value(arg) for arg in item["args"])
+        kwargs = {key: value(arg) for key, arg in item["kwargs"].items()}
+        node = graph.create_node(item["op"], target, args, kwargs, name=item["name"])
+        node.meta = {"path": item["path"]}
+        known[item["name"]] = node
+    return graph

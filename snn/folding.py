@@ -1,0 +1,116 @@
+"""Move every threshold into the weights that follow: the form that hardware and counters want.
+
+While simulating, spikes leave a neuron as ``θ s`` and every layer keeps the ANN's weights. Folded,
+the neuron emits ``s`` in {-1, 0, 1} and the next weights are ``W' = W θ`` over their input
+channels (Rueckauer et al. 2017, section 2.2.2, read the other way round). Where the next thing is
+not a weight but a sum, ``θ`` stands as an explicit scale on that branch: a 1x1 synapse.
+"""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.fx import Node
+
+from .network import SpikingNetwork
+from .neurons import Neuron
+from .ops import CONVOLUTIONS, POOLING, RESHAPES, aten
+
+
+def fold(snn: SpikingNetwork) -> SpikingNetwork:
+    """Return a copy of the network whose neurons emit bare spikes; its answers are the same.
+
+    Example:
+        >>> import spiketune as st
+        >>> ann = nn.Sequential(nn.Flatten(), nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)).eval()
+        >>> x = torch.rand(16, 1, 2, 2)
+        >>> snn = st.to_snn(ann, x, st.Ternary(steps=8))
+        >>> torch.allclose(fold(snn)(x), snn(x), atol=1e-5)
+        True
+    """
+    folded = deepcopy(snn)
+    folder = _Folder(folded)
+    for node in folded.net.graph.find_nodes(op="call_module"):
+        unit = folded.net.get_submodule(node.target)
+        if isinstance(unit, Neuron) and not unit.folded:
+            folder.push(node, unit.threshold.detach())
+            unit.folded = True
+    folded.net.graph.lint()
+    folded.net.recompile()
+    folded._program = None
+    return folded
+
+
+class _Folder:
+    """Pushes the scale of one neuron after another along the graph until weights take it up.
+
+    A scale is ``[C]`` along the channels (dimension 1), or, for single neurons, any shape that
+    broadcasts to a sample; the latter is never pushed, only inserted.
+    """
+
+    def __init__(self, snn: SpikingNetwork) -> None:
+        self.net = snn.net
+        like = next(iter(snn.parameters()))
+        image = torch.zeros(1, *snn.input_shape, device=like.device, dtype=like.dtype)
+        with torch.no_grad():
+            self.shapes: dict[Node, Any] = snn.program.shapes(image)
+
+    def push(self, node: Node, scale: Tensor) -> None:
+        """Make every user of ``node`` (now short of ``scale``) come out as before."""
+        sample = self.shapes[node][1:]
+        channels = scale.expand(sample).reshape(sample[0], -1)
+        uniform = bool((channels == channels[:, :1]).all())
+        for user in list(node.users):
+            if not uniform:
+                self._insert(user, node, scale)
+            elif not self._weigh(user, node, channels[:, 0]):
+                self._push_through(user, node, channels[:, 0])
+
+    def _push_through(self, user: Node, node: Node, scale: Tensor) -> None:
+        """Go on behind a pooling or flattening user; where neither, scale explicitly."""
+        before, after = self.shapes[node], self.shapes.get(user)
+        alone = len(user.all_input_nodes) == 1 or user.target in RESHAPES
+        pooled = user.target in POOLING and after is not None and after[1:2] == before[1:2]
+        flattened = user.target in RESHAPES and after == (before[0], prod(before[1:]))
+        if alone and pooled:
+            self.push(user, scale.view(-1, *[1] * (len(after) - 2)))
+        elif alone and flattened:
+            self.push(user, scale.repeat_interleave(prod(before[2:])))
+        else:
+            self._insert(user, node, scale.view(-1, *[1] * (len(before) - 2)))
+
+    def _weigh(self, user: Node, node: Node, scale: Tensor) -> bool:
+        """Fold ``scale [C]`` into a convolution or linear layer; False where it cannot be."""
+        holder = user.args[1] if len(user.args) > 1 else None
+        if not isinstance(holder, Node) or holder.op != "get_attr" or user.args[0] is not node:
+            return False
+        weight = self.net.get_parameter(str(holder.target)).detach()
+        if user.target in CONVOLUTIONS:
+            groups = int(user.args[6]) if len(user.args) > 6 else 1  # type: ignore[arg-type]
+            by_group = weight.unflatten(0, (groups, -1))
+            factor = scale.view(groups, 1, -1, *[1] * (weight.dim() - 2))
+            new = (by_group * factor).view_as(weight)
+        elif user.target is aten.linear.default and len(self.shapes[node]) == 2:
+            new = weight * scale
+        else:
+            return False
+        with self.net.graph.inserting_before(user):
+            user.update_arg(1, self._parameter(f"{user.name}_folded", new))
+        return True
+
+    def _insert(self, user: Node, node: Node, scale: Tensor) -> None:
+        with self.net.graph.inserting_before(user):
+            factor = self._parameter(f"{node.name}_scale", scale)
+            scaled = self.net.graph.call_function(aten.mul.Tensor, (node, factor))
+            scaled.meta = dict(node.meta)
+        user.replace_input_with(node, scaled)
+
+    def _parameter(self, name: str, value: Tensor) -> Node:
+        while hasattr(self.net, name):
+            name += "_"
+        self.net.register_parameter(name, nn.Parameter(value.clone(), requires_grad=False))
+        return self.net.graph.get_attr(name)

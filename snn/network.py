@@ -1,0 +1,186 @@
+"""``SpikingNetwork``: a graph with neurons in it, run for some steps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+from torch.fx import GraphModule
+
+from .errors import SpiketuneError
+from .neurons import Neuron
+from .program import Monitor, Program, States
+from .report import Report
+
+# Enough steps at once to keep the convolutions busy, few enough that memory does not grow with T.
+CHUNK = 8
+
+
+class SpikingNetwork(nn.Module):
+    """A drop-in ``nn.Module``: images in, the mean answer after ``steps`` steps out.
+
+    The answer after ``t`` steps is ``y(t) = 1/t Σ_{k<=t} o(k)`` of the outputs ``o``; with
+    ``drive = D`` image and biases act during the first ``D`` steps only, and
+    ``y(t) = 1/min(t, D) Σ_{k<=t} o(k)``. Every call starts from fresh membranes.
+
+    Args:
+        net: graph of known operations and units (see ``ops`` and ``neurons``).
+        steps: default number of steps, ``T``.
+        input_shape: ``(C, H, W)`` of the images it was made for.
+        drive: steps during which image and biases act; None for always.
+        report: what became what.
+        about: how it was made, as plain data: ``method``, ``calibration_images``, ``seconds``,
+            ``spikes`` (binary or ternary); kept in files and shown beside results.
+
+    Raises:
+        SpiketuneError: on steps or drive below 1.
+
+    Example:
+        >>> import spiketune as st
+        >>> ann = nn.Sequential(nn.Flatten(), nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)).eval()
+        >>> snn = st.to_snn(ann, torch.rand(16, 1, 2, 2), st.Ternary(steps=8))
+        >>> list(snn(torch.rand(5, 1, 2, 2)).shape), list(snn.unroll(torch.rand(5, 1, 2, 2)).shape)
+        ([5, 3], [8, 5, 3])
+    """
+
+    def __init__(
+        self,
+        net: GraphModule,
+        *,
+        steps: int,
+        input_shape: tuple[int, ...],
+        drive: int | None = None,
+        report: Report | None = None,
+        about: dict[str, str | int | float] | None = None,
+    ) -> None:
+        super().__init__()
+        self.net = net
+        self.steps = check_steps(steps)
+        self.drive = None if drive is None else check_steps(drive, "drive")
+        self.input_shape = input_shape
+        self.report = report or Report(())
+        self.about = dict(about or {})
+        self._program: Program | None = None
+
+    @property
+    def program(self) -> Program:
+        """The graph, sorted and ready to run; made at first use."""
+        if self._program is None:
+            self._program = Program(self.net.graph, self.net)
+        return self._program
+
+    def neurons(self) -> Iterator[tuple[str, Neuron]]:
+        """Yield the name of each neuron's node, as monitors see it, and the neuron."""
+        for node in self.net.graph.find_nodes(op="call_module"):
+            unit = self.net.get_submodule(node.target)
+            if isinstance(unit, Neuron):
+                yield node.name, unit
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the answer ``[B, classes]`` after ``self.steps`` steps to images ``x``."""
+        total: Tensor | None = None
+        for outputs in self.outputs(x, self.steps):
+            part = outputs.sum(0)
+            total = part if total is None else total + part
+        assert total is not None
+        return total / min(self.steps, self.drive or self.steps)
+
+    def unroll(
+        self,
+        x: Tensor,
+        steps: int | None = None,
+        *,
+        chunk: int | None = None,
+        monitor: Monitor | None = None,
+    ) -> Tensor:
+        """Return the whole curve: ``curve[t]`` is the answer after ``t + 1`` steps.
+
+        Args:
+            x: images ``[B, C, H, W]``.
+            steps: ``T``; the network's own by default.
+            chunk: steps computed at once; changes memory and speed, never the answer.
+            monitor: called with each unit's name and output ``[T', B, ...]``, chunk by chunk.
+
+        Returns:
+            Answers ``[T, B, classes]``.
+
+        Raises:
+            SpiketuneError: on steps below 1 or images of another shape.
+        """
+        steps = check_steps(self.steps if steps is None else steps)
+        outputs = torch.cat(list(self.outputs(x, steps, chunk=chunk, monitor=monitor)))
+        count = torch.arange(1, steps + 1, device=outputs.device, dtype=outputs.dtype)
+        count = count.clamp_max(self.drive or steps)
+        return outputs.cumsum(0) / count.view(-1, *[1] * (outputs.dim() - 1))
+
+    def outputs(
+        self,
+        x: Tensor,
+        steps: int,
+        *,
+        chunk: int | None = None,
+        monitor: Monitor | None = None,
+    ) -> Iterator[Tensor]:
+        """Yield the raw outputs ``[T', B, classes]`` chunk by chunk; see ``unroll``."""
+        self._check_images(x)
+        # While gradients are kept, chunks would save nothing: the whole history stays in memory.
+        longest = chunk or (steps if torch.is_grad_enabled() else CHUNK)
+        stem = self.program.stem(x)
+        states: States = {}
+        done = 0
+        while done < steps:
+            driven = self.drive is None or done < self.drive
+            end = min(steps, done + longest, self.drive if driven and self.drive else steps)
+            out, states = self.program.run(
+                stem, end - done, states, driven=driven, monitor=monitor
+            )
+            yield out
+            done = end
+
+    def ann(self, x: Tensor, observe: Monitor | None = None) -> Tensor:
+        """Return what the network tends to: its own graph with activations in place of neurons."""
+        self._check_images(x)
+        return self.program.ann(x, observe)
+
+    def fold(self) -> SpikingNetwork:
+        """Return a copy whose spikes are bare numbers: θ moved into the weights that follow."""
+        from .folding import fold
+
+        return fold(self)
+
+    def _check_images(self, x: Tensor) -> None:
+        if tuple(x.shape[1:]) != self.input_shape:
+            raise SpiketuneError(
+                f"images of shape {list(x.shape)} given, but the network was made for "
+                f"[B, {', '.join(map(str, self.input_shape))}]; resize them, or convert the "
+                "network again with images of this size"
+            )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Pickled as data, like a saved file: a traced graph would be generated code otherwise.
+        from .description import describe, revive
+
+        return revive, (describe(self), self.state_dict(), self.training)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        from copy import deepcopy
+
+        clone = self.__class__.__new__(self.__class__)
+        memo[id(self)] = clone
+        state = {**self.__dict__, "_program": None}
+        clone.__dict__.update({key: deepcopy(value, memo) for key, value in state.items()})
+        return clone
+
+
+def check_steps(steps: int, name: str = "steps") -> int:
+    """Return ``steps`` if it is at least 1.
+
+    Example:
+        >>> check_steps(4)
+        4
+    """
+    if steps < 1:
+        raise SpiketuneError(f"{name} must be at least 1, not {steps}")
+    return steps

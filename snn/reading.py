@@ -1,0 +1,173 @@
+"""Read any network into a plain graph of ATen operations.
+
+``torch.export`` sees through functional, in-place and shared activations, control flow and
+modules that do two things at once: each call becomes one node. What is left after ``read``: no
+in-place operation, no identity, ``batch_norm`` under one name, and the module path of every node.
+"""
+
+from __future__ import annotations
+
+import logging
+import operator
+
+import torch
+from torch import Tensor, nn
+from torch.export import Dim, ExportedProgram, export
+from torch.fx import GraphModule, Node
+
+from .errors import ConversionError
+from .ops import IDENTITIES, aten
+
+BATCH_NORM = aten.batch_norm.default
+_BATCH_NORM_FORMS = {
+    aten._native_batch_norm_legit_no_training.default,
+    aten.native_batch_norm.default,
+}
+log = logging.getLogger(__name__)
+
+
+def read(network: nn.Module, images: Tensor) -> GraphModule:
+    """Return the graph of ``network`` in evaluation mode; the network itself stays as it was.
+
+    Args:
+        network: any module from images to one tensor.
+        images: a batch ``[B, C, H, W]``; its values do not matter, its size does.
+
+    Returns:
+        A graph module with copies of the parameters under their own names. ``node.meta`` holds
+        ``path`` (module path) and ``shape`` (of the output at batch size 2).
+
+    Raises:
+        ConversionError: if the network cannot be read, mixes images of a batch, or returns
+            anything but one tensor.
+
+    Example:
+        >>> graph = read(nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU()), torch.rand(2, 1, 8, 8))
+        >>> [str(n.target) for n in graph.graph.nodes if n.op == "call_function"]
+        ['aten.conv2d.default', 'aten.relu.default']
+    """
+    was_training = {name: m.training for name, m in network.named_modules()}
+    try:
+        program = _export(network.eval(), images)
+    finally:
+        for name, module in network.named_modules():
+            module.training = was_training[name]
+    exported = program.module()
+    assert isinstance(exported, GraphModule)
+    _remove_guards(exported)
+    _remove_identities(exported)
+    _name_batch_norms(exported)
+    _single_output(exported)
+    _annotate(exported)
+    exported.graph.eliminate_dead_code()
+    # A plain graph module holds what the graph uses, and may be trained, which exported may not.
+    net = GraphModule(exported, exported.graph)
+    _own_parameters(net)
+    return net
+
+
+def _export(network: nn.Module, images: Tensor) -> ExportedProgram:
+    # A batch of two: export takes sizes 0 and 1 for constants.
+    batch = images[:1].detach().repeat(2, *[1] * (images.dim() - 1))
+    try:
+        with torch.no_grad():
+            exported = export(
+                network, (batch,), dynamic_shapes=({0: Dim.AUTO},), strict=False
+            )
+        # An empty table decomposes nothing; it only makes in-place operations functional.
+        program = exported.run_decompositions({})
+    except (RuntimeError, TypeError, ValueError, NotImplementedError, AttributeError) as error:
+        first = str(error).strip().splitlines()[0]
+        raise ConversionError(
+            type(network).__name__,
+            f"torch.export cannot read it on images of shape {list(images.shape)} ({first})",
+            "check the images' size and channels, or remove control flow that depends on values",
+        ) from error
+    placeholder = [n for n in program.graph.nodes if n.op == "placeholder"][-1]
+    if isinstance(placeholder.meta["val"].shape[0], int):
+        raise ConversionError(
+            type(network).__name__,
+            "its computation is tied to one batch size",
+            "remove reshapes that hold the batch size as a number",
+        )
+    return program
+
+
+def _own_parameters(module: GraphModule) -> None:
+    """Copy parameters and buffers, so that nothing done here reaches the network given."""
+    copies: dict[int, Tensor] = {}
+    for owner in module.modules():
+        for name, value in list(owner._parameters.items()):
+            if value is not None:
+                copy = copies.setdefault(id(value), value.detach().clone())
+                owner._parameters[name] = nn.Parameter(copy, requires_grad=value.requires_grad)
+        for name, buffer in list(owner._buffers.items()):
+            if buffer is not None:
+                owner._buffers[name] = buffer.detach().clone()
+
+
+def _remove_guards(module: GraphModule) -> None:
+    for node in list(module.graph.nodes):
+        is_guard = node.op == "call_module" and not node.users and node.target == "_guards_fn"
+        is_assert = node.op == "call_function" and "assert" in str(node.target)
+        if is_guard or is_assert:
+            module.graph.erase_node(node)
+
+
+def _remove_identities(module: GraphModule) -> None:
+    for node in list(module.graph.nodes):
+        if node.op == "call_function" and node.target in IDENTITIES:
+            node.replace_all_uses_with(node.args[0])
+            module.graph.erase_node(node)
+
+
+def _name_batch_norms(module: GraphModule) -> None:
+    """Rewrite ``native_batch_norm(x, w, b, mean, var, ...)[0]`` as ``batch_norm``."""
+    for node in list(module.graph.nodes):
+        if node.target not in _BATCH_NORM_FORMS:
+            continue
+        x, weight, bias, mean, var = node.args[:5]
+        eps = node.args[-1]
+        outputs = [u for u in node.users if u.target is operator.getitem and u.args[1] == 0]
+        with module.graph.inserting_after(node):
+            named = module.graph.call_function(
+                BATCH_NORM, (x, weight, bias, mean, var, False, 0.0, eps, False)
+            )
+        for output in outputs:
+            named.meta = dict(output.meta)
+            named.meta.setdefault("nn_module_stack", node.meta.get("nn_module_stack", {}))
+            output.replace_all_uses_with(named)
+            module.graph.erase_node(output)
+
+
+def _single_output(module: GraphModule) -> None:
+    (output,) = module.graph.find_nodes(op="output")
+    leaves = output.args[0]
+    if isinstance(leaves, Node):
+        return
+    if len(leaves) != 1 or not isinstance(leaves[0], Node):
+        raise ConversionError(
+            "output", f"the network returns {len(leaves)} tensors", "wrap it to return one tensor"
+        )
+    output.args = (leaves[0],)
+    module.graph.set_codegen(torch.fx.graph.CodeGen())
+
+
+def _annotate(module: GraphModule) -> None:
+    """Keep of each node's meta data only what is small: its module path and its shape."""
+    path = ""
+    for node in module.graph.nodes:
+        stack = node.meta.get("nn_module_stack") or {}
+        path = _clean_path([entry[0] for entry in stack.values()], fallback=path)
+        value = node.meta.get("val")
+        shape = [int(size) for size in value.shape] if isinstance(value, Tensor) else None
+        batched = isinstance(value, Tensor) and not all(isinstance(s, int) for s in value.shape)
+        leads = batched and not isinstance(value.shape[0], int)
+        node.meta = {"path": path, "shape": shape, "batch_leads": leads or not batched}
+
+
+def _clean_path(stack: list[str], fallback: str) -> str:
+    if not stack:
+        return fallback
+    # A module called twice is named ``relu@1`` the second time.
+    return stack[-1].split("@")[0].removeprefix("L__self__").removeprefix("_").strip(".")

@@ -1,0 +1,97 @@
+"""Save and load spiking networks: tensors as safetensors, everything else as JSON inside it.
+
+Nothing executable is written and nothing executable is read: the graph is a list of names from
+the table of operations (``ops``) and of unit types registered here, and a file that names
+anything else is refused (promise 7 of DESIGN.md).
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from .description import describe, rebuild
+from .errors import StorageError
+from .network import SpikingNetwork
+
+def save(snn: SpikingNetwork, path: str | Path) -> Path:
+    """Write a spiking network to one safetensors file and return its path.
+
+    The file appears whole or not at all: it is written beside its place and then moved there.
+
+    Example:
+        >>> import spiketune as st, tempfile
+        >>> ann = nn.Sequential(nn.Flatten(), nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)).eval()
+        >>> snn = st.to_snn(ann, torch.rand(16, 1, 2, 2), st.Ternary(steps=8))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     again = load(save(snn, Path(folder) / "small.safetensors"))
+        >>> again.steps
+        8
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tensors = {k: v.detach().cpu().contiguous().clone() for k, v in snn.state_dict().items()}
+    partial = path.with_name(path.name + ".partial")
+    save_file(tensors, partial, metadata={"spiketune": json.dumps(describe(snn))})
+    partial.replace(path)
+    return path
+
+
+def load(path: str | Path) -> SpikingNetwork:
+    """Read a spiking network that ``save`` wrote.
+
+    Args:
+        path: the file.
+
+    Returns:
+        The network on the CPU, in evaluation mode.
+
+    Raises:
+        StorageError: if the file is missing, cut short, of another kind or schema, or if its
+            tensors do not fit its description.
+
+    Example:
+        >>> load("missing.safetensors")
+        Traceback (most recent call last):
+        ...
+        spiketune.snn.errors.StorageError: missing.safetensors: no such file; check the path
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise StorageError(f"{path}: no such file; check the path")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise StorageError(
+            f"{path}: not a whole safetensors file ({error}); copy or make it again"
+        ) from error
+    if "spiketune" not in metadata:
+        raise StorageError(
+            f"{path}: holds plain weights, no spiking network; give it to load_ann(checkpoint=...)"
+        )
+    snn = rebuild(json.loads(metadata["spiketune"]), str(path))
+    missing, unexpected = set(snn.state_dict()) - set(tensors), set(tensors) - set(snn.state_dict())
+    if missing or unexpected:
+        raise StorageError(
+            f"{path}: its tensors do not fit its description (missing {sorted(missing)[:3]}, "
+            f"unexpected {sorted(unexpected)[:3]}); the file was changed, make it again"
+        )
+    _fill(snn, tensors, path)
+    return snn.eval()
+
+
+def _fill(snn: SpikingNetwork, tensors: dict[str, torch.Tensor], path: Path) -> None:
+    for name, target in [*snn.named_parameters(), *snn.named_buffers()]:
+        value = tensors[name]
+        if value.shape != target.shape:
+            raise StorageError(
+                f"{path}: {name} has shape {list(value.shape)}, described as "
+                f"{list(target.shape)}; the file was changed, make it again"
+            )
+        target.data = value

@@ -1,0 +1,1 @@
+"""spiketune: convert pretrained networks into spiking ones, fine-tune them, compare budgets."""

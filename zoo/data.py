@@ -1,0 +1,119 @@
+"""Load a data set by name, prepared for the network that will see it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, Subset
+
+from .colour import Request, cifar, folder, imagenette
+from .data_sets import Split, data_info
+from .errors import DataError
+from .grey import digits, idx_images
+from .image_tensors import ImageTensors, preparation
+
+__all__ = ["load_data"]
+
+Images = Dataset[tuple[Tensor, int]]
+
+
+def load_data(
+    name: str,
+    split: Split,
+    root: str | Path | None = None,
+    cfg: Mapping[str, object] | None = None,
+    limit: int | None = None,
+    download: bool = True,
+    augment: bool = False,
+) -> Images:
+    """Load a data set by name: image tensors ``[C, H, W]``, normalised, and integer labels.
+
+    It is looked for in ``root``, in ``$SPIKETUNE_DATA``, in the system's places and in
+    ``~/.cache/spiketune``; then it is downloaded there.
+
+    Args:
+        name: A name that ``list_data`` gives.
+        split: ``train`` or ``test``.
+        root: The folder to look in first; ``folder`` needs it.
+        cfg: The network's ``pretrained_cfg``, which decides size, channels, mean, std and
+            interpolation; without it the data set's own hold.
+        limit: Keep so many images only, drawn evenly at random and always the same ones.
+        download: Whether the set may be fetched.
+        augment: Whether to shift (greyscale) or crop and flip (colour) training images at random.
+
+    Returns:
+        The data set. A greyscale one has all it holds in ``tensors``.
+
+    Raises:
+        DataError: The set is unknown, nowhere to be found, or damaged.
+
+    Example:
+        >>> from spiketune.zoo import load_ann, load_data
+        >>> ann = load_ann("digits_resnet")
+        >>> test = load_data("digits", "test", cfg=ann.pretrained_cfg)
+        >>> len(test), test[0][0].shape
+        (599, torch.Size([1, 8, 8]))
+    """
+    data_info(name)
+    if split not in ("train", "test"):
+        raise DataError(f"there is no split {split!r}, name train or test")
+    if limit is not None and limit < 1:
+        raise DataError(f"limit is {limit}, give a number of images from 1 on")
+    if augment and split == "test":
+        raise DataError("augment=True is for training images, leave it out for the test split")
+    request = Request(
+        name=name, split=split, root=root, cfg=cfg, download=download, augment=augment
+    )
+    return LOADERS[name](request, limit)
+
+
+def _grey(request: Request, limit: int | None) -> Images:
+    info = data_info(request.name)
+    images, labels = GREY[request.name](request)
+    kept = _kept(len(images), limit)
+    if kept is not None:
+        images, labels = images[kept], labels[kept]
+    prepare = preparation(info, request.cfg)
+    return ImageTensors(images, labels, info.classes, prepare, request.augment)
+
+
+def _colour(request: Request, limit: int | None) -> Images:
+    images = COLOUR[request.name](request)
+    kept = _kept(len(images), limit)  # type: ignore[arg-type]
+    return images if kept is None else Subset(images, kept.tolist())
+
+
+def _kept(total: int, limit: int | None) -> Tensor | None:
+    """Draw which images a limit keeps; the first ones of a folder are all of one class."""
+    if limit is None or limit >= total:
+        return None
+    order = torch.randperm(total, generator=torch.Generator().manual_seed(0))
+    return order[:limit].sort().values
+
+
+def _digits(request: Request) -> tuple[Tensor, Tensor]:
+    return digits(request.split)
+
+
+def _idx(request: Request) -> tuple[Tensor, Tensor]:
+    return idx_images(request.name, request.split, request.root, request.download)
+
+
+GREY: dict[str, Callable[[Request], tuple[Tensor, Tensor]]] = {
+    "digits": _digits,
+    "mnist": _idx,
+    "fashion-mnist": _idx,
+}
+COLOUR: dict[str, Callable[[Request], Images]] = {
+    "cifar10": cifar,
+    "cifar100": cifar,
+    "imagenette": imagenette,
+    "folder": folder,
+}
+LOADERS: dict[str, Callable[[Request, int | None], Images]] = {
+    **dict.fromkeys(GREY, _grey),
+    **dict.fromkeys(COLOUR, _colour),
+}
