@@ -25,6 +25,10 @@ from .network import SpikingNetwork
 from .neurons import Neuron, Temporal
 from .ops import MAXIMA, POOLING, SCALINGS, SHAPES, SUMS, WEIGHTED, aten
 from .program import Depends, Values, dependencies
+from .report import Row
+
+
+_PASSING = POOLING | SCALINGS | SHAPES | SUMS
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,27 @@ def costs(snn: SpikingNetwork) -> Costs:
         (32, 56, [3.0])
     """
     return _Counter(snn).count()
+
+
+def operation_rows(snn: SpikingNetwork) -> tuple[Row, ...]:
+    """Return a row of the report for each weighted operation: fed by spikes, dense, or stem.
+
+    Example:
+        >>> import spiketune as st
+        >>> ann = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU()).eval()
+        >>> [row.became for row in operation_rows(st.to_snn(ann, torch.rand(9, 4), st.Binary()))]
+        ['stem']
+    """
+    notes = {
+        "stem": "computed once an image",
+        "dense": "fed by values that are no spikes",
+        "linear": "fed by spikes",
+    }
+    paths = {node.name: node.meta.get("path", "") for node in snn.net.graph.nodes}
+    return tuple(
+        Row(paths[name], name.rstrip("_0123456789"), kind, notes[kind], macs)
+        for name, (kind, macs) in costs(snn).becomes.items()
+    )
 
 
 class _Counter:
@@ -116,8 +141,10 @@ class _Counter:
                 self._source(node)
         elif node.target in MAXIMA and self._all_spikes(node):
             self._source(node)  # which spike is the greatest is known only while running
-        elif self.depends[node] == Depends.TIME and node.op == "call_function":
+        elif self.depends[node] == Depends.TIME and node.target in _PASSING:
             self.carries_spikes[node] = self._all_spikes(node)
+            if node.target in SCALINGS and not self.carries_spikes[node]:
+                self.becomes[node.name] = ("dense", prod(self.shapes[node][1:]))
             self.values[node] = self._pass_on(node)
 
     def _weighted(self, node: Node) -> None:

@@ -56,8 +56,11 @@ def dependencies(graph: Graph, root: Module) -> dict[Node, Depends]:
         elif _is_scalar(node, found):
             found[node] = Depends.SIZES
         else:
-            inputs = [found[n].value for n in node.all_input_nodes if found[n] != Depends.SIZES]
-            found[node] = Depends(max(inputs, default=0))
+            # A constant stretched to the batch's size is one value an image, so SIZES < IMAGE.
+            inputs = {found[n] for n in node.all_input_nodes}
+            if inputs == {Depends.PARAMETERS, Depends.SIZES}:
+                inputs = {Depends.IMAGE}
+            found[node] = max(inputs, key=lambda d: d.value, default=Depends.PARAMETERS)
     return found
 
 

@@ -7,23 +7,21 @@ in-place operation, no identity, ``batch_norm`` under one name, and the module p
 
 from __future__ import annotations
 
-import logging
 import operator
 
 import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram, export
-from torch.fx import GraphModule, Node
+from torch.fx import Graph, GraphModule, Node
 
 from .errors import ConversionError
-from .ops import IDENTITIES, aten
+from .ops import IDENTITIES, RESHAPES, aten
 
 BATCH_NORM = aten.batch_norm.default
 _BATCH_NORM_FORMS = {
     aten._native_batch_norm_legit_no_training.default,
     aten.native_batch_norm.default,
 }
-log = logging.getLogger(__name__)
 
 
 def read(network: nn.Module, images: Tensor) -> GraphModule:
@@ -54,14 +52,16 @@ def read(network: nn.Module, images: Tensor) -> GraphModule:
             module.training = was_training[name]
     exported = program.module()
     assert isinstance(exported, GraphModule)
+    _make_functional(exported)
     _remove_guards(exported)
     _remove_identities(exported)
-    _name_batch_norms(exported)
+    _name_first_result(exported)
     _single_output(exported)
     _annotate(exported)
     exported.graph.eliminate_dead_code()
     # A plain graph module holds what the graph uses, and may be trained, which exported may not.
     net = GraphModule(exported, exported.graph)
+    net.meta["removed"] = exported.meta["removed"]
     _own_parameters(net)
     return net
 
@@ -71,11 +71,11 @@ def _export(network: nn.Module, images: Tensor) -> ExportedProgram:
     batch = images[:1].detach().repeat(2, *[1] * (images.dim() - 1))
     try:
         with torch.no_grad():
-            exported = export(
-                network, (batch,), dynamic_shapes=({0: Dim.AUTO},), strict=False
-            )
-        # An empty table decomposes nothing; it only makes in-place operations functional.
-        program = exported.run_decompositions({})
+            program = export(network, (batch,), dynamic_shapes=({0: Dim.AUTO},), strict=False)
+        if _mutates_views(program.graph):
+            # An empty table decomposes nothing; it only makes in-place operations functional.
+            # It traces the network again, which takes longer than all the rest: only if need be.
+            program = program.run_decompositions({})
     except (RuntimeError, TypeError, ValueError, NotImplementedError, AttributeError) as error:
         first = str(error).strip().splitlines()[0]
         raise ConversionError(
@@ -106,6 +106,49 @@ def _own_parameters(module: GraphModule) -> None:
                 owner._buffers[name] = buffer.detach().clone()
 
 
+def _written(node: Node) -> Node | None:
+    """Return the value that an in-place operation overwrites, None for any other node."""
+    schema = getattr(node.target, "_schema", None)
+    if node.op != "call_function" or schema is None or not schema.is_mutable:
+        return None
+    first = node.args[0] if node.args else None
+    return first if isinstance(first, Node) and schema.arguments[0].is_write else None
+
+
+def _is_view(node: Node) -> bool:
+    schema = getattr(node.target, "_schema", None)
+    if node.op != "call_function" or schema is None or schema.is_mutable:
+        return False
+    declared = any(result.alias_info is not None for result in schema.returns)
+    return declared or node.target in RESHAPES or node.target in IDENTITIES
+
+
+def _mutates_views(graph: Graph) -> bool:
+    """Whether an in-place operation writes to memory that another name still stands for."""
+    for node in graph.nodes:
+        written = _written(node)
+        if written is None:
+            continue
+        if _is_view(written) or written.op != "call_function":
+            return True
+        if any(_is_view(user) for user in written.users if user < node):
+            return True
+    return False
+
+
+def _make_functional(module: GraphModule) -> None:
+    """Replace ``relu_(x)`` by ``relu(x)``, and ``x`` by the result wherever it is used later."""
+    for node in list(module.graph.nodes):
+        written = _written(node)
+        if written is None:
+            continue
+        packet, overload = str(node.target).removeprefix("aten.").split(".")
+        node.target = getattr(getattr(aten, packet.removesuffix("_")), overload)
+        later = [user for user in written.users if node < user]
+        for user in later:
+            user.replace_input_with(written, node)
+
+
 def _remove_guards(module: GraphModule) -> None:
     for node in list(module.graph.nodes):
         is_guard = node.op == "call_module" and not node.users and node.target == "_guards_fn"
@@ -115,27 +158,30 @@ def _remove_guards(module: GraphModule) -> None:
 
 
 def _remove_identities(module: GraphModule) -> None:
+    """Remove what does nothing in evaluation; ``module.meta["removed"]`` says what and where."""
+    removed = module.meta.setdefault("removed", [])
     for node in list(module.graph.nodes):
         if node.op == "call_function" and node.target in IDENTITIES:
+            if "dropout" in str(node.target):
+                removed.append(_path_of(node))
             node.replace_all_uses_with(node.args[0])
             module.graph.erase_node(node)
 
 
-def _name_batch_norms(module: GraphModule) -> None:
-    """Rewrite ``native_batch_norm(x, w, b, mean, var, ...)[0]`` as ``batch_norm``."""
+def _name_first_result(module: GraphModule) -> None:
+    """Rewrite ``native_batch_norm(x, w, b, mean, var, ...)[0]`` as ``batch_norm``; pools alike."""
     for node in list(module.graph.nodes):
-        if node.target not in _BATCH_NORM_FORMS:
+        if node.target in _BATCH_NORM_FORMS:
+            target, args = BATCH_NORM, (*node.args[:5], False, 0.0, node.args[-1], False)
+        elif node.target is aten.max_pool2d_with_indices.default:
+            target, args = aten.max_pool2d.default, node.args
+        else:
             continue
-        x, weight, bias, mean, var = node.args[:5]
-        eps = node.args[-1]
         outputs = [u for u in node.users if u.target is operator.getitem and u.args[1] == 0]
         with module.graph.inserting_after(node):
-            named = module.graph.call_function(
-                BATCH_NORM, (x, weight, bias, mean, var, False, 0.0, eps, False)
-            )
+            named = module.graph.call_function(target, args)
         for output in outputs:
-            named.meta = dict(output.meta)
-            named.meta.setdefault("nn_module_stack", node.meta.get("nn_module_stack", {}))
+            named.meta = {**output.meta, "nn_module_stack": node.meta.get("nn_module_stack")}
             output.replace_all_uses_with(named)
             module.graph.erase_node(output)
 
@@ -157,8 +203,7 @@ def _annotate(module: GraphModule) -> None:
     """Keep of each node's meta data only what is small: its module path and its shape."""
     path = ""
     for node in module.graph.nodes:
-        stack = node.meta.get("nn_module_stack") or {}
-        path = _clean_path([entry[0] for entry in stack.values()], fallback=path)
+        path = _path_of(node, fallback=path)
         value = node.meta.get("val")
         shape = [int(size) for size in value.shape] if isinstance(value, Tensor) else None
         batched = isinstance(value, Tensor) and not all(isinstance(s, int) for s in value.shape)
@@ -166,8 +211,10 @@ def _annotate(module: GraphModule) -> None:
         node.meta = {"path": path, "shape": shape, "batch_leads": leads or not batched}
 
 
-def _clean_path(stack: list[str], fallback: str) -> str:
+def _path_of(node: Node, fallback: str = "") -> str:
+    stack = node.meta.get("nn_module_stack")
     if not stack:
         return fallback
     # A module called twice is named ``relu@1`` the second time.
-    return stack[-1].split("@")[0].removeprefix("L__self__").removeprefix("_").strip(".")
+    path: str = [entry[0] for entry in stack.values()][-1]
+    return path.split("@")[0].removeprefix("L__self__").removeprefix("_").strip(".")

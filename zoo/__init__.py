@@ -8,6 +8,7 @@ from .data import load_data
 from .data_sets import DataInfo, data_info, list_data
 from .errors import DataError, ModelError
 from .photographs import photographs
+from .spiking import spiking, twin
 
 __all__ = [
     "DataError",
@@ -20,4 +21,6 @@ __all__ = [
     "load_ann",
     "load_data",
     "photographs",
+    "spiking",
+    "twin",
 ]

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from timm.models import build_model_with_cfg
 from timm.models.resnet import BasicBlock, ResNet
@@ -21,34 +23,45 @@ WEIGHTS = Path(__file__).parent / "weights"
 
 
 def light_stem_resnet(
-    *, channels: tuple[int, ...], in_chans: int = 3, **arguments: object
+    layers: tuple[int, ...],
+    channels: tuple[int, ...],
+    num_classes: int = 1000,
+    in_chans: int = 3,
 ) -> ResNet:
     """Build timm's ``ResNet`` with a 3x3 stem of stride 1 and no max-pool.
 
     Small images leave nothing to throw away in the stem; timm's own has a stride of 4.
 
     Args:
+        layers: Basic blocks of each stage; at most four stages.
         channels: Channels of each stage; the stem has those of the first.
+        num_classes: Classes.
         in_chans: Input channels.
-        **arguments: What else timm's ``ResNet`` takes.
 
     Returns:
         The network.
 
     Example:
-        >>> from timm.models.resnet import BasicBlock
         >>> from spiketune.zoo.bundled import light_stem_resnet
-        >>> net = light_stem_resnet(block=BasicBlock, layers=(1, 1), channels=(8, 16))
-        >>> net.conv1.stride
+        >>> light_stem_resnet(layers=(1, 1), channels=(8, 16)).conv1.stride
         (1, 1)
     """
     width = channels[0]
-    # timm's deep stem ends in 2 * stem_width channels; its three convolutions give way to one.
-    stem = {"stem_type": "deep", "stem_width": width // 2}
-    model = ResNet(channels=channels, in_chans=in_chans, **stem, **arguments)
-    model.conv1 = nn.Conv2d(in_chans, width, kernel_size=3, padding=1, bias=False)
-    nn.init.kaiming_normal_(model.conv1.weight, mode="fan_out", nonlinearity="relu")
-    model.maxpool = nn.Identity()
+    block: Any = BasicBlock  # timm's annotation asks for an instance, its code for the class
+    model = ResNet(
+        block,
+        layers,
+        num_classes=num_classes,
+        in_chans=in_chans,
+        channels=channels,
+        # timm's deep stem ends in twice its width; its three convolutions give way to one.
+        stem_type="deep",
+        stem_width=width // 2,
+    )
+    stem = nn.Conv2d(in_chans, width, kernel_size=3, padding=1, bias=False)
+    nn.init.kaiming_normal_(stem.weight, mode="fan_out", nonlinearity="relu")
+    model.add_module("conv1", stem)
+    model.add_module("maxpool", nn.Identity())
     for stage in range(len(channels) + 1, 5):
         model.add_module(f"layer{stage}", nn.Identity())  # timm's forward calls all four
     return model
@@ -59,8 +72,7 @@ class Bundled:
     """A network of timm's building blocks and the file of its weights.
 
     Attributes:
-        network: timm's class, or a function which builds one.
-        arguments: What the class is built with, apart from classes and channels.
+        network: Builds it from ``num_classes`` and ``in_chans``.
         data: The data set it was trained on; decides classes, input size, mean and std.
         sha256: The digest of ``weights/<name>.safetensors``.
         note: One line for ``spiketune models``.
@@ -72,7 +84,6 @@ class Bundled:
     """
 
     network: Callable[..., nn.Module]
-    arguments: Mapping[str, object]
     data: str
     sha256: str
     note: str
@@ -96,14 +107,9 @@ class Bundled:
 
 BUNDLED: dict[str, Bundled] = {
     "digits_resnet": Bundled(
-        network=light_stem_resnet,
-        arguments={
-            "block": BasicBlock,
-            "layers": (1, 1, 1),
-            "channels": (16, 32, 64),
-        },
+        network=partial(light_stem_resnet, layers=(1, 1, 1), channels=(16, 32, 64)),
         data="digits",
-        sha256="",
+        sha256="161095064cc8b12f84a46c6d6ffd074ee0ba0a51d24788f11d898e9c301cc7ce",
         note="small residual network for scikit-learn's 8x8 digits",
     ),
 }
@@ -133,13 +139,12 @@ def build(name: str, pretrained: bool, num_classes: int | None, in_chans: int | 
     config = entry.config(name)
     if pretrained:
         config["state_dict"] = read_checkpoint(_verified(name, entry.sha256))
-    given = {"num_classes": num_classes, "in_chans": in_chans}
+    given: dict[str, Any] = {"num_classes": num_classes, "in_chans": in_chans}
     model: nn.Module = build_model_with_cfg(
         entry.network,
         name,
         pretrained,
         pretrained_cfg=config,
-        **entry.arguments,
         **{key: value for key, value in given.items() if value is not None},
     )
     return model

@@ -98,9 +98,9 @@ def source_of(name: str) -> Source:
         return "torchvision"
     arch, tag = split_model_name_tag(name)
     # A slash or a colon would send timm to the hub or to a folder instead of its own list.
-    if not set("/:\\") & set(name) and timm.is_model(arch):
-        if not tag or tag in get_arch_pretrained_cfgs(arch):
-            return "timm"
+    known = not set("/:\\") & set(name) and timm.is_model(arch)
+    if known and (not tag or name in get_arch_pretrained_cfgs(arch)):
+        return "timm"
     raise ModelError(f"there is no network {name!r}, {_advice(name)}")
 
 
@@ -139,7 +139,8 @@ def _untagged() -> tuple[ModelInfo, ...]:
 
 
 def _timm_info(arch: str) -> ModelInfo:
-    tags = [tag for tag, cfg in get_arch_pretrained_cfgs(arch).items() if cfg.has_weights]
+    cfgs = get_arch_pretrained_cfgs(arch)
+    tags = [name.removeprefix(f"{arch}.") for name, cfg in cfgs.items() if cfg.has_weights]
     note = f"weights: {', '.join(tags)}" if tags else "no weights"
     return ModelInfo(name=arch, source="timm", pretrained=bool(tags), note=note)
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torchvision
-from timm.data import ImageNetInfo, create_transform, resolve_data_config
+from timm.data.config import resolve_data_config
+from timm.data.imagenet_info import ImageNetInfo
+from timm.data.transforms_factory import create_transform
 from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision import transforms
@@ -25,6 +28,8 @@ CIFAR = {
     "cifar100": torchvision.datasets.CIFAR100,
 }
 Images = Dataset[tuple[Tensor, int]]
+# timm has no types for it.
+_resolved: Callable[..., dict[str, Any]] = resolve_data_config
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,16 +177,16 @@ def image_transform(
         >>> image_transform(data_info("cifar10"), None)(Image.new("RGB", (32, 32))).shape
         torch.Size([3, 32, 32])
     """
-    own = {"input_size": info.input_size, "mean": info.mean, "std": info.std}
+    own: dict[str, object] = {"input_size": info.input_size, "mean": info.mean, "std": info.std}
     if info.input_size[-1] <= 32:
         own["crop_pct"] = 1.0  # The images are small already; nothing of them is cut away.
-    config = resolve_data_config(pretrained_cfg=dict(own if cfg is None else cfg))
+    config = _resolved(pretrained_cfg=dict(own if cfg is None else cfg))
     channels = config["input_size"][0]
     if channels not in (1, 3):
         raise DataError(f"the network takes {channels} channels, {info.name} needs one with 1 or 3")
     if augment:
         # Flips and crops only: further augmentation is the trainer's business.
-        made = create_transform(**config, is_training=True, color_jitter=None)
+        made = create_transform(**config, is_training=True, color_jitter=0.0)
     else:
         made = create_transform(**config)
     picture = transforms.Grayscale() if channels == 1 else transforms.Lambda(_rgb)
@@ -224,5 +229,6 @@ def _imagenet_labels(wnids: list[str], cfg: Mapping[str, object] | None) -> list
     """Return ImageNet's label of each class, where a 1,000-class network meets WordNet ids."""
     if not cfg or cfg.get("num_classes") != IMAGENET_CLASSES:
         return []
-    known = {wnid: label for label, wnid in enumerate(ImageNetInfo().label_names())}
+    imagenet = ImageNetInfo()
+    known = {imagenet.index_to_label_name(k): k for k in range(IMAGENET_CLASSES)}
     return [known[wnid] for wnid in wnids] if set(wnids) <= set(known) else []

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sized
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -82,7 +83,7 @@ def _grey(request: Request, limit: int | None) -> Images:
 
 def _colour(request: Request, limit: int | None) -> Images:
     images = COLOUR[request.name](request)
-    kept = _kept(len(images), limit)  # type: ignore[arg-type]
+    kept = _kept(len(cast(Sized, images)), limit)
     return images if kept is None else Subset(images, kept.tolist())
 
 

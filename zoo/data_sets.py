@@ -15,7 +15,7 @@ Split = Literal["train", "test"]
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 DIGITS = tuple("0123456789")
-CIFAR100 = """
+_CIFAR100 = """
     apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus
     butterfly camel can castle caterpillar cattle chair chimpanzee clock cloud cockroach couch
     crab crocodile cup dinosaur dolphin elephant flatfish forest fox girl hamster house kangaroo
@@ -24,7 +24,7 @@ CIFAR100 = """
     porcupine possum rabbit raccoon ray road rocket rose sea seal shark shrew skunk skyscraper
     snail snake spider squirrel streetcar sunflower sweet_pepper table tank telephone television
     tiger tractor train trout tulip turtle wardrobe whale willow_tree wolf woman worm
-""".split()
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,7 +102,7 @@ _KNOWN = (
     DataInfo(
         name="cifar100",
         input_size=(3, 32, 32),
-        classes=tuple(CIFAR100),
+        classes=tuple(_CIFAR100.split()),
         mean=(0.5071, 0.4865, 0.4409),
         std=(0.2673, 0.2564, 0.2762),
         note="50,000 + 10,000 small photographs, 100 classes",

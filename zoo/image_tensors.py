@@ -34,7 +34,7 @@ class Preparation:
 
     Example:
         >>> import torch
-        >>> from spiketune.zoo.grey import Preparation
+        >>> from spiketune.zoo.image_tensors import Preparation
         >>> to = Preparation(channels=1, size=(4, 4), mean=(0.5,), std=(0.5,))
         >>> to(torch.ones(1, 1, 2, 2)).unique()
         tensor([1.])
@@ -72,7 +72,7 @@ def preparation(info: DataInfo, cfg: Mapping[str, object] | None) -> Preparation
 
     Example:
         >>> from spiketune.zoo import data_info
-        >>> from spiketune.zoo.grey import preparation
+        >>> from spiketune.zoo.image_tensors import preparation
         >>> preparation(data_info("mnist"), None).size
         (28, 28)
     """

@@ -69,12 +69,13 @@ def _pictures() -> Iterator[tuple[str, Picture]]:
             "pip install 'spiketune[imagenet]'"
         ) from error
     # These are in the wheel; scikit-image downloads its other pictures.
+    pair: Callable[[], tuple[Picture, ...]] = data.stereo_motorcycle
     shipped: dict[str, Callable[[], Picture]] = {
         "astronaut": data.astronaut,
         "chelsea": data.chelsea,
         "coffee": data.coffee,
         "rocket": data.rocket,
-        "motorcycle": lambda: data.stereo_motorcycle()[0],
+        "motorcycle": lambda: pair()[0],
         "hubble": data.hubble_deep_field,
         "retina": data.retina,
         "tissue": data.immunohistochemistry,

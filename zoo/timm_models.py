@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import ssl
 import urllib.error
 import urllib.request
@@ -10,6 +11,7 @@ from collections.abc import Mapping
 import huggingface_hub
 import timm
 from huggingface_hub.errors import HfHubHTTPError
+from safetensors import SafetensorError
 from timm.models import PretrainedCfg, get_pretrained_cfg
 from torch import Tensor, nn
 
@@ -20,8 +22,12 @@ __all__ = ["DOWNLOAD_ERRORS", "build", "no_download"]
 HUB_FILES = ("model.safetensors", "pytorch_model.bin")
 PROBE_SECONDS = 10.0
 # The hub's client moved from requests to httpx, whose errors are no OSError; both are bases of
-# the one error it exports, so neither library needs a name here.
-DOWNLOAD_ERRORS: tuple[type[BaseException], ...] = (OSError, *HfHubHTTPError.__bases__)
+# the one error it exports, so neither library needs a name here. A file in the cache that was
+# cut short shows as an error of safetensors.
+DOWNLOAD_ERRORS: tuple[type[BaseException], ...] = (
+    *(OSError, http.client.HTTPException, SafetensorError),
+    *HfHubHTTPError.__bases__,
+)
 
 
 def build(name: str, pretrained: bool, num_classes: int | None, in_chans: int | None) -> nn.Module:
@@ -80,6 +86,8 @@ def with_published(name: str, like: nn.Module, state: Mapping[str, Tensor]) -> n
         >>> with_published("test_resnet", net, {}) is None
         True
     """
+    if not state:
+        return None  # timm takes an empty dict for none and would go to the hub
     cfg: Mapping[str, object] = vars(like)["pretrained_cfg"]
     classes, channels = getattr(like, "num_classes", None), getattr(like, "in_chans", None)
     # Saying that the file has these classes keeps timm strict; it would drop the head otherwise.

@@ -14,6 +14,8 @@ PREFIX = "torchvision/"
 CLASSES = 1000
 # These two rescale their input inside the network; only their weights' own option says so.
 RESCALING = ("googlenet", "inception_v3")
+# torch.hub reports a checksum that differs as a RuntimeError.
+ERRORS: tuple[type[BaseException], ...] = (*DOWNLOAD_ERRORS, RuntimeError)
 
 
 def names() -> list[str]:
@@ -72,7 +74,7 @@ def build(name: str, pretrained: bool, num_classes: int | None, in_chans: int | 
 def _fetched(name: str, short: str, classes: int, options: dict[str, object]) -> nn.Module:
     try:
         full: nn.Module = torchvision.models.get_model(short, weights="DEFAULT", **options)
-    except DOWNLOAD_ERRORS as error:
+    except ERRORS as error:
         raise no_download(name, error) from error
     if classes == CLASSES:
         return full

@@ -1,0 +1,76 @@
+"""Count spikes and operations while a network runs."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from spiketune.snn import SpikingNetwork, costs
+
+
+class Meter:
+    """Run a spiking network and count what it spends, step by step.
+
+    A spike is a non-zero output of a neuron, whatever its sign or size. Accumulates follow the
+    fan-out of ``snn.costs``: ``AC(t) = Σ_i 1[s_i(t) != 0] F_i``. All counts are whole numbers and
+    exact.
+
+    Args:
+        snn: the network; its weights are read once, here.
+        steps: how many steps every image gets.
+
+    Example:
+        >>> import spiketune as st
+        >>> ann = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 8), torch.nn.ReLU(),
+        ...                           torch.nn.Linear(8, 3)).eval()
+        >>> meter = Meter(st.to_snn(ann, torch.rand(16, 1, 2, 2), st.Ternary(steps=8)), steps=8)
+        >>> _ = meter.unroll(torch.rand(5, 1, 2, 2))
+        >>> spikes = 8 * meter.spikes_per_neuron(steps=8)  # of 8 neurons, 3 weights behind each
+        >>> meter.images, meter.macs(8), round(meter.accumulates(8) / spikes, 6)
+        (5, 32, 3.0)
+    """
+
+    def __init__(self, snn: SpikingNetwork, steps: int) -> None:
+        self.costs = costs(snn)
+        self.images = 0
+        self._snn = snn
+        self._steps = steps
+        self._neurons = {name for name, _ in snn.neurons()}
+        # Whole numbers by definition; an average pool's 1/k² times k² leaves float dust behind.
+        self._fan_out = {name: f.round().long() for name, f in self.costs.fan_out.items()}
+        device = next(iter(snn.parameters())).device
+        self._spikes = torch.zeros(steps, dtype=torch.long, device=device)
+        self._accumulates = torch.zeros(steps, dtype=torch.long, device=device)
+        self._done: dict[str, int] = {}
+
+    def unroll(self, x: Tensor) -> Tensor:
+        """Return the curve ``[T, B, classes]`` of ``snn.unroll`` and count what it took."""
+        self._done.clear()
+        curve = self._snn.unroll(x, self._steps, monitor=self._count)
+        self.images += len(x)
+        return curve
+
+    def spikes_per_neuron(self, steps: int) -> float:
+        """Return the spikes a neuron and image during the first ``steps`` steps."""
+        spikes = int(self._spikes[:steps].sum())
+        return spikes / (self.images * self.costs.neurons) if self.costs.neurons else 0.0
+
+    def accumulates(self, steps: int) -> float:
+        """Return the accumulates an image during the first ``steps`` steps."""
+        return int(self._accumulates[:steps].sum()) / self.images
+
+    def macs(self, steps: int) -> int:
+        """Return the multiply-accumulates an image: stem once, dense layers at every step."""
+        return self.costs.stem_macs + self.costs.dense_macs * steps
+
+    def _count(self, name: str, out: Tensor) -> None:
+        """Take one chunk ``[T', B, ...]`` of one unit; chunks of a unit come in order."""
+        start = self._done.get(name, 0)
+        self._done[name] = end = start + len(out)
+        if name not in self._neurons and name not in self._fan_out:
+            return  # a cumulative max-pool: what it feeds counts as dense
+        events = (out != 0).sum(1)
+        if name in self._neurons:
+            self._spikes[start:end] += events.flatten(1).sum(1)
+        if name in self._fan_out:
+            self._accumulates[start:end] += (events * self._fan_out[name]).flatten(1).sum(1)

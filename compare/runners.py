@@ -1,0 +1,116 @@
+"""One face for what spikes and what does not: answers at every budget, and what they cost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from spiketune.snn import SignedIF, SpiketuneError, SpikingNetwork
+
+from .meter import Meter
+
+
+class Runner(Protocol):
+    """What ``sweep`` needs of a model."""
+
+    kind: str
+
+    def answers(self, x: Tensor) -> Tensor:
+        """Return ``[budgets or 1, B, classes]``."""
+
+    def spent(self, steps: int) -> tuple[float | None, float, int]:
+        """Return spikes a neuron, accumulates and MACs an image, within a budget."""
+
+
+class Spiking:
+    """A spiking network: one simulation answers every budget."""
+
+    def __init__(self, snn: SpikingNetwork, budgets: Sequence[int]) -> None:
+        self._meter = Meter(snn, max(budgets))
+        self._places = [budget - 1 for budget in budgets]
+        self.kind = str(snn.about.get("spikes") or _kind_of_spike(snn))
+
+    def answers(self, x: Tensor) -> Tensor:
+        """Return the answer at every budget."""
+        return self._meter.unroll(x)[self._places]
+
+    def spent(self, steps: int) -> tuple[float | None, float, int]:
+        """Return what the meter counted within the budget."""
+        meter = self._meter
+        return meter.spikes_per_neuron(steps), meter.accumulates(steps), meter.macs(steps)
+
+
+class Dense:
+    """Any other network: one answer, whatever the budget."""
+
+    kind = "ann"
+
+    def __init__(self, ann: nn.Module, image: Tensor) -> None:
+        self._ann = ann
+        self._macs = count_macs(ann, image)
+
+    def answers(self, x: Tensor) -> Tensor:
+        """Return the single answer."""
+        out: Tensor = self._ann(x)
+        return out.unsqueeze(0)
+
+    def spent(self, steps: int) -> tuple[float | None, float, int]:
+        """Return the multiply-accumulates of one pass."""
+        return None, 0.0, self._macs
+
+
+def runner(name: str, model: nn.Module, budgets: Sequence[int], image: Tensor) -> Runner:
+    """Return the runner for a model; ``image [1, ...]`` is for counting operations."""
+    if isinstance(model, SpikingNetwork):
+        return Spiking(model, budgets)
+    hidden = [path for path, m in model.named_modules() if isinstance(m, SpikingNetwork)]
+    if hidden:
+        raise SpiketuneError(
+            f"{name!r} wraps a spiking network ({hidden[0]}), so that its steps cannot be seen; "
+            "give the SpikingNetwork itself"
+        )
+    return Dense(model, image)
+
+
+def count_macs(ann: nn.Module, image: Tensor) -> int:
+    """Return the multiply-accumulates of convolutions and matrix products for ``image [1, ...]``.
+
+    Example:
+        >>> count_macs(nn.Conv2d(1, 4, 3, padding=1), torch.zeros(1, 1, 8, 8))
+        2304
+    """
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        ann(image)
+    return int(counter.get_total_flops()) // 2
+
+
+def _kind_of_spike(snn: SpikingNetwork) -> str:
+    signed = any(isinstance(neuron, SignedIF) for _, neuron in snn.neurons())
+    return "ternary" if signed else "binary"
+
+
+@contextmanager
+def evaluating(name: str, model: nn.Module, device: torch.device | None) -> Iterator[torch.device]:
+    """Put a model into evaluation mode on a device, and back as it was afterwards."""
+    places = {t.device for t in (*model.parameters(), *model.buffers())}
+    home = next(iter(places), torch.device("cpu"))
+    target = home if device is None else device
+    if len(places) > 1:
+        raise SpiketuneError(
+            f"{name!r} lies on {len(places)} devices ({', '.join(sorted(map(str, places)))}); "
+            "move it to one with .to(device)"
+        )
+    training = {module: module.training for module in model.modules()}
+    try:
+        with torch.no_grad():
+            model.eval().to(target)
+            yield target
+    finally:
+        model.to(home)
+        for module, flag in training.items():
+            module.training = flag

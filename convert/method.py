@@ -1,0 +1,86 @@
+"""The seam between the verb ``to_snn`` and the conversion methods, one a file."""
+
+from __future__ import annotations
+
+from abc import ABC
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from torch import Tensor
+
+from spiketune.snn import Neuron
+from spiketune.snn.network import check_steps
+
+from .observe import Granularity
+from .thresholds import MSE, Threshold
+
+M = TypeVar("M", bound="Method")
+Build = Callable[[M, Tensor, float | None], Neuron]
+_BUILDERS: dict[type[Method], Build[Method]] = {}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method(ABC):
+    """What every conversion method has; subclasses say which neuron stands for an activation.
+
+    Attributes:
+        steps: step count that the network is made for, ``T``; any other may still be simulated.
+        threshold: rule that balances the thresholds.
+        per: one threshold a ``channel`` or a ``layer``.
+        initial: membrane at the start in thresholds; 0.5 makes the first spike round.
+        calibration_images: how many of the images given are used, at most.
+        drive: steps during which image and biases act, None for always.
+
+    Raises:
+        SpiketuneError: on steps, drive or calibration_images below 1.
+
+    Example:
+        >>> import spiketune as st
+        >>> st.Ternary(steps=8).per
+        'channel'
+    """
+
+    steps: int = 16
+    threshold: Threshold = MSE()  # noqa: RUF009
+    per: Granularity = "channel"
+    initial: float = 0.5
+    calibration_images: int = 1024
+    drive: int | None = None
+
+    spikes = "spikes"
+
+    def __post_init__(self) -> None:
+        check_steps(self.steps)
+        check_steps(self.calibration_images, "calibration_images")
+        if self.drive is not None:
+            check_steps(self.drive, "drive")
+
+
+def register_method(method: type[M]) -> Callable[[Build[M]], Build[M]]:
+    """Register the function that builds a method's neuron from ``(settings, θ, ceiling)``.
+
+    Example:
+        >>> from spiketune.convert import Binary
+        >>> neuron = builder_of(Binary())(Binary(), __import__("torch").ones(()), None)
+        >>> type(neuron).__name__
+        'IF'
+    """
+
+    def register(build: Build[M]) -> Build[M]:
+        _BUILDERS[method] = build  # type: ignore[assignment]
+        return build
+
+    return register
+
+
+def builder_of(method: Method) -> Build[Method]:
+    """Return the function registered for the type of ``method``.
+
+    Raises:
+        TypeError: if there is none.
+    """
+    if type(method) not in _BUILDERS:
+        known = ", ".join(sorted(cls.__name__ for cls in _BUILDERS))
+        raise TypeError(f"{type(method).__name__} is no conversion method; use one of {known}")
+    return _BUILDERS[type(method)]

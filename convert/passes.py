@@ -1,0 +1,153 @@
+"""Rewrite the graph of an ANN until only linear operations and neurons are left in it.
+
+Each pass does one thing, leaves the function computed unchanged (``Program.ann`` of the result
+equals the network) and returns the rows that it adds to the report.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.fx import GraphModule, Node
+
+from spiketune.snn import CumulativeMaxPool2d, Row
+from spiketune.snn.ops import ACTIVATIONS, CONVOLUTIONS, aten
+from spiketune.snn.placing import existing, free_name
+from spiketune.snn.program import Depends, dependencies
+from spiketune.snn.reading import BATCH_NORM
+
+
+def fold_batch_norms(net: GraphModule) -> list[Row]:
+    """Fold ``batch_norm`` into the layer before it, or leave it as a scale and a shift.
+
+    ``W' = W g/√(var + ε)``, ``b' = (b - mean) g/√(var + ε) + β``. After anything but a
+    convolution or linear layer that feeds nothing else, the same map stays explicit; it is
+    linear, so it is exact on rates too.
+    """
+    rows = []
+    for node in net.graph.find_nodes(op="call_function", target=BATCH_NORM):
+        scale, shift = _affine(net, node)
+        source = node.args[0]
+        foldable = source.target in CONVOLUTIONS or source.target is aten.linear.default
+        if foldable and len(source.users) == 1 and source.args[1].op == "get_attr":
+            _fold_into(net, source, scale, shift)
+            node.replace_all_uses_with(source)
+            rows.append(Row(node.meta["path"], "batch_norm", "folded", "into the layer before"))
+        else:
+            _make_explicit(net, node, scale, shift)
+            rows.append(Row(node.meta["path"], "batch_norm", "linear", "a scale and a shift"))
+        net.graph.erase_node(node)
+    return rows
+
+
+def _affine(net: GraphModule, node: Node) -> tuple[Tensor, Tensor]:
+    gain, offset, mean, var = (
+        None if arg is None else _tensor(net, arg) for arg in node.args[1:5]
+    )
+    assert mean is not None and var is not None
+    eps = node.args[7]
+    # In double: the statistics of a trained layer span many orders of magnitude.
+    scale = torch.rsqrt(var.double() + float(eps))  # type: ignore[arg-type]
+    scale = scale if gain is None else scale * gain.double()
+    shift = -mean.double() * scale
+    shift = shift if offset is None else shift + offset.double()
+    return scale, shift
+
+
+def _tensor(net: GraphModule, node: object) -> Tensor:
+    assert isinstance(node, Node)
+    owner, _, leaf = str(node.target).rpartition(".")
+    value: Tensor = getattr(net.get_submodule(owner), leaf)
+    return value.detach()
+
+
+def _fold_into(net: GraphModule, layer: Node, scale: Tensor, shift: Tensor) -> None:
+    holder = layer.args[1]
+    assert isinstance(holder, Node)
+    weight = _tensor(net, holder)
+    bias_node = layer.args[2] if len(layer.args) > 2 else None
+    bias = 0 if bias_node is None else _tensor(net, bias_node).double()
+    new_weight = weight.double() * scale.view(-1, *[1] * (weight.dim() - 1))
+    path = str(holder.target).rpartition(".")[0]
+    with net.graph.inserting_before(layer):
+        new = _parameter(net, f"{path}.weight", new_weight.to(weight.dtype), holder)
+        new_bias = _parameter(net, f"{path}.bias", (bias * scale + shift).to(weight.dtype))
+    args = list(layer.args) + [None] * (3 - len(layer.args))
+    args[1:3] = [new, new_bias]
+    layer.args = tuple(args)
+
+
+def _make_explicit(net: GraphModule, node: Node, scale: Tensor, shift: Tensor) -> None:
+    source = node.args[0]
+    assert isinstance(source, Node)
+    dtype = _tensor(net, node.args[3]).dtype
+    shape = (-1, *[1] * (len(node.meta["shape"]) - 2))
+    path = node.meta["path"]
+    with net.graph.inserting_before(node):
+        factor = _parameter(net, f"{path}.scale", scale.view(shape).to(dtype))
+        offset = _parameter(net, f"{path}.shift", shift.view(shape).to(dtype))
+        scaled = net.graph.call_function(aten.mul.Tensor, (source, factor))
+        shifted = net.graph.call_function(aten.add.Tensor, (scaled, offset))
+    scaled.meta, shifted.meta = dict(node.meta), dict(node.meta)
+    node.replace_all_uses_with(shifted)
+
+
+def _parameter(net: GraphModule, path: str, value: Tensor, old: Node | None = None) -> Node:
+    """Attach a parameter under ``path``, or beside it where another call still needs that one."""
+    owner, _, leaf = path.rpartition(".")
+    if owner:
+        net.add_submodule(owner, existing(net, owner))
+    holder = net.get_submodule(owner)
+    sole = old is not None and len(old.users) == 1 and old.target == path
+    while hasattr(holder, leaf) and getattr(holder, leaf) is not None and not sole:
+        leaf += "_"
+    if sole:
+        delattr(holder, leaf)
+    holder.register_parameter(leaf, nn.Parameter(value.clone()))
+    return net.graph.get_attr(f"{owner}.{leaf}" if owner else leaf)
+
+
+def move_max_pools(net: GraphModule) -> list[Row]:
+    """Move each max-pool from behind an activation to before it.
+
+    ``max_j f(z_j) = f(max_j z_j)`` for every monotone ``f``; spikes of one step, on the other
+    hand, must never be pooled by their maximum.
+    """
+    rows = []
+    moved = True
+    while moved:  # a pool behind a pool behind an activation moves in two rounds
+        moved = False
+        for pool in net.graph.find_nodes(op="call_function", target=aten.max_pool2d.default):
+            act = pool.args[0]
+            if act.target not in ACTIVATIONS:
+                continue
+            with net.graph.inserting_after(pool):
+                first = net.graph.call_function(pool.target, (act.args[0], *pool.args[1:]))
+            with net.graph.inserting_after(first):
+                then = net.graph.call_function(act.target, (first, *act.args[1:]), act.kwargs)
+            first.meta, then.meta = dict(pool.meta), {**act.meta, "shape": pool.meta["shape"]}
+            pool.replace_all_uses_with(then)
+            net.graph.erase_node(pool)
+            rows.append(Row(first.meta["path"], "max_pool2d", "moved", "before the neuron"))
+            moved = True
+    net.graph.eliminate_dead_code()
+    return rows
+
+
+def gate_max_pools(net: GraphModule) -> list[Row]:
+    """Replace each max-pool that sees a value over time by one that gates accumulated sums."""
+    rows = []
+    depends = dependencies(net.graph, net)
+    for pool in net.graph.find_nodes(op="call_function", target=aten.max_pool2d.default):
+        if depends[pool] != Depends.TIME:
+            continue
+        path = pool.meta["path"]
+        target = free_name(net, f"{path}.max_pool" if path else "max_pool")
+        net.add_submodule(target, CumulativeMaxPool2d(*pool.args[1:]))
+        with net.graph.inserting_before(pool):
+            gated = net.graph.call_module(target, (pool.args[0],))
+        gated.meta = dict(pool.meta)
+        pool.replace_all_uses_with(gated)
+        net.graph.erase_node(pool)
+        rows.append(Row(path, "max_pool2d", "pooled", "gated by accumulated sums"))
+    return rows

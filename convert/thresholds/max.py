@@ -1,0 +1,25 @@
+"""``θ = max a``: the largest activation seen; nothing is clipped, everything fires slowly."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from .base import Histogram, Threshold
+
+
+@dataclass(frozen=True, kw_only=True)
+class Max(Threshold):
+    """``θ_c = max a_c`` over the calibration images.
+
+    Source: Diehl et al. 2015, "data-based normalization".
+
+    Example:
+        >>> Max()
+        Max()
+    """
+
+    def balance(self, histogram: Histogram, steps: int) -> Tensor:
+        """Return the maximum of each channel."""
+        return histogram.maximum

@@ -1,0 +1,28 @@
+"""Training rules, losses, and the trainer."""
+
+from .batches import Loader, Precision
+from .errors import TuneError
+from .history import Epoch, History
+from .rules import Batch, Criterion, Learn, Outcome, Rule, Task, answer, register_rule
+from .surrogate_bptt import SurrogateBPTT
+from .trainer import tune
+from .training import Training
+
+__all__ = [
+    "Batch",
+    "Criterion",
+    "Epoch",
+    "History",
+    "Learn",
+    "Loader",
+    "Outcome",
+    "Precision",
+    "Rule",
+    "SurrogateBPTT",
+    "Task",
+    "Training",
+    "TuneError",
+    "answer",
+    "register_rule",
+    "tune",
+]

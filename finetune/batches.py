@@ -1,0 +1,121 @@
+"""Check what a loader yields, before a wrong label or an unscaled image trains anything."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor
+
+from spiketune.snn import SpikingNetwork
+
+from .errors import TuneError
+
+Precision = Literal["auto", "float32", "bfloat16"]
+
+
+class Loader(Protocol):
+    """Anything that yields ``(images, labels, ...)`` and knows how often, such as a DataLoader.
+
+    Example:
+        >>> batches: Loader = [(torch.zeros(2, 1, 8, 8), torch.tensor([3, 7]))]
+        >>> len(batches)
+        1
+    """
+
+    def __iter__(self) -> Iterator[Sequence[Tensor]]:
+        """Start a pass over the data."""
+
+    def __len__(self) -> int:
+        """Return the number of batches in a pass."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where and in which precision the network runs, and how many classes it tells apart."""
+
+    device: torch.device
+    dtype: torch.dtype
+    autocast: bool
+    classes: int
+
+    def precision(self) -> AbstractContextManager[object]:
+        """Return the context in which the network runs."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast)
+
+
+def find_place(snn: SpikingNetwork, device: torch.device | None, precision: Precision) -> Place:
+    """Move the network to ``device`` and return where it is.
+
+    Raises:
+        TuneError: on an unknown precision, or a network that is no classifier.
+    """
+    if precision not in ("auto", "float32", "bfloat16"):
+        raise TuneError(f"precision must be auto, float32 or bfloat16, not {precision!r}")
+    if device is not None:
+        snn.to(device)
+    like = next(snn.parameters())
+    capable = like.device.type == "cuda" and torch.cuda.is_bf16_supported()
+    autocast = precision == "bfloat16" or (precision == "auto" and capable)
+    with torch.no_grad():
+        shape = snn.eval().ann(like.new_zeros(1, *snn.input_shape)).shape
+    if len(shape) != 2:
+        raise TuneError(
+            f"the network answers {list(shape)} to one image, not [1, classes]; "
+            "only classifiers can be tuned"
+        )
+    return Place(like.device, like.dtype, autocast, shape[1])
+
+
+def count(loader: Loader, name: str = "loader") -> int:
+    """Return the number of batches in a pass over the loader.
+
+    Raises:
+        TuneError: if it is empty or does not know.
+    """
+    try:
+        batches = len(loader)
+    except TypeError as error:
+        raise TuneError(
+            f"the {name} has no length, so the schedule cannot be laid out; give a DataLoader "
+            "over a data set with a length, or a list of batches"
+        ) from error
+    if batches < 1:
+        raise TuneError(f"the {name} is empty; check the data set and drop_last")
+    return batches
+
+
+def unpack(batch: Sequence[Tensor], place: Place, where: str) -> tuple[Tensor, Tensor]:
+    """Return images and labels on the network's device, checked.
+
+    Raises:
+        TuneError: naming the batch, on anything but scaled images and labels in range.
+    """
+    if not isinstance(batch, tuple | list) or len(batch) < 2:
+        raise TuneError(
+            f"{where}: the loader yields no (images, labels) but {type(batch).__name__}"
+        )
+    images, labels = batch[0], batch[1]
+    if not len(images):
+        raise TuneError(f"{where}: the batch holds no images; use drop_last or check the sampler")
+    if not images.is_floating_point():
+        raise TuneError(
+            f"{where}: images of type {images.dtype}; scale them to floats as for the conversion"
+        )
+    if labels.shape != images.shape[:1] or labels.is_floating_point():
+        raise TuneError(
+            f"{where}: labels of shape {list(labels.shape)} and type {labels.dtype} for "
+            f"{len(images)} images; give one class number an image"
+        )
+    low, high = int(labels.min()), int(labels.max())
+    if low < 0 or high >= place.classes:
+        raise TuneError(
+            f"{where}: label {low if low < 0 else high}, but the network tells {place.classes} "
+            f"classes apart, 0 to {place.classes - 1}; renumber the labels or give the network "
+            "another last layer"
+        )
+    images = images.to(place.device, place.dtype, non_blocking=True)
+    return images, labels.to(place.device, torch.int64, non_blocking=True)

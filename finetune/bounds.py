@@ -1,0 +1,25 @@
+"""Keep trained thresholds above zero and trained leaks in (0, 1], whatever an update asks for."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from spiketune.snn import LIF, SpikingNetwork
+
+# A threshold near zero makes a neuron fire at every step: it may shrink a hundredfold, no further.
+SMALLEST = 0.01
+
+
+def floors(snn: SpikingNetwork) -> dict[str, Tensor]:
+    """Return, by neuron, the smallest threshold it may have: a share of what it has now."""
+    return {name: SMALLEST * neuron.threshold.detach() for name, neuron in snn.neurons()}
+
+
+def keep_within(snn: SpikingNetwork, smallest: dict[str, Tensor]) -> None:
+    """Move thresholds and leaks that an update pushed out of their range back to its border."""
+    with torch.no_grad():
+        for name, neuron in snn.neurons():
+            neuron.threshold.copy_(torch.maximum(neuron.threshold, smallest[name]))
+            if isinstance(neuron, LIF):
+                neuron.leak.clamp_(SMALLEST, 1.0)

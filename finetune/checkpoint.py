@@ -1,0 +1,148 @@
+"""A run's whole state in one file, written after every epoch and read back exactly.
+
+The file holds tensors, numbers and text only and is read with ``weights_only=True``: data, never
+code. It is written beside its place and then moved there, so that whatever interrupts the run,
+the last whole checkpoint stays.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import pickle
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from spiketune.snn import SpikingNetwork
+from spiketune.snn.description import describe
+
+from .errors import TuneError
+from .history import Epoch, History
+
+FORMAT = "spiketune-finetune/1"
+Settings = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """Everything that a run goes on from.
+
+    Attributes:
+        network: fingerprint of the network's structure.
+        settings: what the run was asked for, as JSON data.
+        history: the epochs done.
+        model: the network's tensors.
+        optimizer: the optimizer's state.
+        floors: smallest threshold of each neuron.
+        generators: states of the loader's own random generators.
+    """
+
+    network: str
+    settings: Settings
+    history: History
+    model: dict[str, Tensor]
+    optimizer: dict[str, Any]
+    floors: dict[str, Tensor]
+    generators: list[Tensor]
+
+
+def fingerprint(snn: SpikingNetwork) -> str:
+    """Return a hash of the network's structure: its graph, units and shapes.
+
+    What training itself changes is left out: tensors, steps, slopes, what trains.
+    """
+    data = describe(snn)
+    for key in ("steps", "about", "report"):
+        del data[key]
+    for info in data["tensors"].values():
+        del info["trained"]
+    for unit in data["modules"].values():
+        if "firing" in unit:
+            unit["firing"] = [unit["firing"]["reset"], unit["firing"]["strict"]]
+    return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
+
+
+def write(path: Path, checkpoint: Checkpoint) -> None:
+    """Write the checkpoint whole, or leave the one before it.
+
+    Raises:
+        TuneError: if the file cannot be written.
+    """
+    partial = path.with_name(path.name + ".partial")
+    names = Checkpoint.__dataclass_fields__
+    data = {name: getattr(checkpoint, name) for name in names if name != "history"}
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.save({"format": FORMAT, **data, "history": asdict(checkpoint.history)}, partial)
+        partial.replace(path)
+    except (OSError, RuntimeError) as error:
+        raise TuneError(
+            f"{path}: the checkpoint cannot be written ({error}); free some space or give "
+            "another path"
+        ) from error
+
+
+def read(path: Path, device: torch.device) -> Checkpoint:
+    """Read a checkpoint that ``write`` wrote.
+
+    Raises:
+        TuneError: if there is none, or it is cut short or of another kind.
+    """
+    if not path.is_file():
+        raise TuneError(f"{path}: no checkpoint to resume; start the run without resume")
+    damaged = (RuntimeError, pickle.UnpicklingError, EOFError, OSError, ValueError, KeyError)
+    try:
+        data = torch.load(path, map_location=device, weights_only=True)
+    except damaged as error:
+        raise TuneError(
+            f"{path}: not a whole checkpoint, it was cut short or is another kind of file; "
+            "delete it and start the run without resume"
+        ) from error
+    if not isinstance(data, dict) or data.pop("format", None) != FORMAT:
+        raise TuneError(
+            f"{path}: no {FORMAT} checkpoint; give the file that tune(checkpoint=...) wrote"
+        )
+    try:
+        history = History(tuple(Epoch(**epoch) for epoch in data.pop("history")["epochs"]))
+        return Checkpoint(history=history, **data)
+    except (KeyError, TypeError) as error:
+        raise TuneError(
+            f"{path}: its contents are not those of a {FORMAT} checkpoint; start the run anew"
+        ) from error
+
+
+def check_fits(path: Path, checkpoint: Checkpoint, network: str, settings: Settings) -> None:
+    """Refuse a checkpoint of another network or of a run with other settings.
+
+    Raises:
+        TuneError: naming each setting that differs.
+    """
+    if checkpoint.network != network:
+        raise TuneError(
+            f"{path}: written for another network; resume with the network it was started with, "
+            "or give another checkpoint path"
+        )
+    differences = _differences(checkpoint.settings, settings)
+    if differences:
+        raise TuneError(
+            f"{path}: the run was started with other settings ({'; '.join(differences)}); resume "
+            "with the same, or start a run of its own at another checkpoint path"
+        )
+
+
+def _differences(then: Any, now: Any, name: str = "") -> list[str]:
+    if isinstance(then, dict) and isinstance(now, dict) and then.keys() == now.keys():
+        return [line for key in then for line in _differences(then[key], now[key], key)]
+    return [] if then == now else [f"{name} was {_short(then)}, now {_short(now)}"]
+
+
+def _short(value: Any) -> Any:
+    """Return settings as the user writes them, ``Triangle(width=1.0)``."""
+    if not isinstance(value, dict):
+        return value
+    fields = (f"{key}={_short(item)}" for key, item in value.items() if key != "_type")
+    return f"{value.get('_type', '')}({', '.join(fields)})"

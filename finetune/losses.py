@@ -1,0 +1,80 @@
+"""What the answers are compared with: the labels and, by distillation, the teacher's answers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from .errors import TuneError
+from .rules import Batch, Criterion
+from .training import Training
+
+
+def criterion(training: Training) -> Criterion:
+    """Return the loss of a run: ``(1 - a) CE + a τ² KL(teacher || network)``.
+
+    ``a`` is the distillation weight and ``τ`` its temperature; without a teacher's answers in the
+    batch the loss is the cross-entropy alone.
+
+    Source: Hinton et al. 2015; the factor τ² keeps the gradients' size as τ changes.
+
+    Example:
+        >>> batch = Batch(torch.zeros(1, 1, 4, 4), torch.tensor([1]))
+        >>> round(criterion(Training())(torch.zeros(1, 2), batch).item(), 4)
+        0.6931
+    """
+    share, temperature = training.distillation, training.temperature
+
+    def loss(answers: Tensor, batch: Batch) -> Tensor:
+        hard = functional.cross_entropy(
+            answers, batch.labels, label_smoothing=training.label_smoothing
+        )
+        if batch.taught is None:
+            return hard
+        soft = functional.kl_div(
+            functional.log_softmax(answers / temperature, dim=1),
+            functional.log_softmax(batch.taught / temperature, dim=1),
+            reduction="batchmean",
+            log_target=True,
+        )
+        return (1 - share) * hard + share * temperature**2 * soft
+
+    return loss
+
+
+@contextmanager
+def as_teacher(teacher: nn.Module | None) -> Iterator[None]:
+    """Keep the teacher in evaluation mode, and give every part its own mode back at the end."""
+    if teacher is None:
+        yield
+        return
+    was_training = [(module, module.training) for module in teacher.modules()]
+    try:
+        teacher.eval()
+        yield
+    finally:
+        for module, mode in was_training:
+            module.training = mode
+
+
+def ask(teacher: nn.Module | None, images: Tensor, classes: int) -> Tensor | None:
+    """Return the teacher's answers ``[B, classes]``, computed on the teacher's own device.
+
+    Raises:
+        TuneError: if the teacher has another number of classes.
+    """
+    if teacher is None:
+        return None
+    own = next(teacher.parameters(), images)
+    with torch.no_grad():
+        answers: Tensor = teacher(images.to(own.device, own.dtype))
+    if answers.shape != (len(images), classes):
+        raise TuneError(
+            f"the teacher answers {list(answers.shape)} to {len(images)} images, the network "
+            f"{[len(images), classes]}; use the network that was converted as the teacher"
+        )
+    return answers.to(images.device, images.dtype)

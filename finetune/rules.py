@@ -1,0 +1,167 @@
+"""The seam between the trainer and the training rules.
+
+A rule is a frozen settings dataclass and one function registered for it. The function gets the
+network ready (surrogates, which parameters train) and returns ``learn``, which the trainer calls
+once a batch. How the network runs forward is up to ``learn``: ``answer`` below for the plain way,
+``snn.outputs`` for single steps, ``snn.program.run`` where a rule handles the membranes itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple, TypeVar
+
+import torch
+from torch import Tensor
+
+from spiketune.snn import SpikingNetwork
+
+from .errors import TuneError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rule:
+    """Base of the settings of every training rule.
+
+    Example:
+        >>> from spiketune.finetune import SurrogateBPTT
+        >>> isinstance(SurrogateBPTT(), Rule)
+        True
+    """
+
+
+class Batch(NamedTuple):
+    """What a rule learns from at once.
+
+    Attributes:
+        images: ``[B, C, H, W]``.
+        labels: ``[B]``.
+        taught: the teacher's answers ``[B, classes]``, None without a teacher.
+
+    Example:
+        >>> Batch(torch.zeros(2, 1, 4, 4), torch.tensor([0, 1])).taught is None
+        True
+    """
+
+    images: Tensor
+    labels: Tensor
+    taught: Tensor | None = None
+
+
+class Outcome(NamedTuple):
+    """What came of one batch.
+
+    Attributes:
+        loss: a scalar the trainer goes backward from. A rule that went backward itself, step by
+            step to save memory, returns it detached.
+        answers: ``[B, classes]``, for the training accuracy.
+
+    Example:
+        >>> Outcome(torch.tensor(0.5), torch.zeros(2, 10)).loss.item()
+        0.5
+    """
+
+    loss: Tensor
+    answers: Tensor
+
+
+Criterion = Callable[[Tensor, Batch], Tensor]
+Learn = Callable[[Batch], Outcome]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """What a rule is to learn.
+
+    Attributes:
+        steps: the step budget ``T``.
+        criterion: ``(answers [B, classes], batch) -> loss``; cross-entropy and distillation.
+
+    Example:
+        >>> Task(steps=4, criterion=lambda answers, batch: answers.sum()).steps
+        4
+    """
+
+    steps: int
+    criterion: Criterion
+
+
+RuleT = TypeVar("RuleT", bound=Rule)
+Prepare = Callable[[SpikingNetwork, RuleT, Task], Learn]
+
+_PREPARE: dict[type[Rule], Prepare[Any]] = {}
+
+
+def register_rule(rule: type[RuleT]) -> Callable[[Prepare[RuleT]], Prepare[RuleT]]:
+    """Register the function that gets a network ready for one type of rule.
+
+    Inside ``learn`` torch's own generator is seeded for the epoch: a rule may draw from it and
+    stays reproducible.
+
+    Example:
+        >>> @dataclass(frozen=True, kw_only=True)
+        ... class OneStep(Rule):
+        ...     pass
+        >>> @register_rule(OneStep)
+        ... def one_step(snn: SpikingNetwork, rule: OneStep, task: Task) -> Learn:
+        ...     def learn(batch: Batch) -> Outcome:
+        ...         answers = answer(snn, batch.images, 1)
+        ...         return Outcome(task.criterion(answers, batch), answers)
+        ...     return learn
+    """
+
+    def register(prepare: Prepare[RuleT]) -> Prepare[RuleT]:
+        _PREPARE[rule] = prepare
+        return prepare
+
+    return register
+
+
+def prepare(snn: SpikingNetwork, rule: Rule, task: Task) -> Learn:
+    """Get the network ready for ``rule`` and return what to call with each batch.
+
+    Raises:
+        TuneError: if the rule is unknown, or says that it cannot train this network.
+    """
+    if type(rule) not in _PREPARE:
+        known = ", ".join(sorted(known.__name__ for known in _PREPARE))
+        raise TuneError(f"{rule!r} is not a training rule; use an instance of one of {known}")
+    return _PREPARE[type(rule)](snn, rule, task)
+
+
+def require_neurons(snn: SpikingNetwork) -> None:
+    """Refuse a network without neurons, or one whose thresholds were folded away.
+
+    Raises:
+        TuneError: naming the neuron and the remedy.
+    """
+    neurons = list(snn.neurons())
+    if not neurons:
+        raise TuneError(
+            "the network has no neurons, so a spiking rule has nothing to train; "
+            "convert it with to_snn first"
+        )
+    for name, neuron in neurons:
+        if neuron.folded:
+            raise TuneError(
+                f"{name}: its threshold was folded into the weights and no longer trains with "
+                "them; tune before fold()"
+            )
+
+
+def answer(snn: SpikingNetwork, images: Tensor, steps: int) -> Tensor:
+    """Return the answer ``y(T) [B, classes]`` after ``steps`` steps, whatever ``snn.steps`` says.
+
+    Args:
+        snn: the network.
+        images: ``[B, C, H, W]``.
+        steps: ``T``.
+
+    Returns:
+        The averaged outputs, in float32 even where autocast made the outputs shorter.
+    """
+    parts = []
+    for outputs in snn.outputs(images, steps):
+        parts.append(outputs.to(torch.promote_types(outputs.dtype, torch.float32)).sum(0))
+    return torch.stack(parts).sum(0) / min(steps, snn.drive or steps)

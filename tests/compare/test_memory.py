@@ -1,0 +1,39 @@
+"""The peak of a block of known size."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+import torch
+
+from spiketune.compare.memory import PeakMemory
+
+
+def test_growth_of_the_resident_set_is_seen_and_what_was_there_is_not() -> None:
+    kept = torch.ones(8_000_000)  # 32 MB that were there before
+    with PeakMemory(torch.device("cpu")) as peak:
+        block = torch.ones(16_000_000)  # 64 MB
+        time.sleep(0.05)
+        del block
+    if peak.megabytes is None:
+        pytest.skip("no /proc/self/statm here")
+    assert 55 < peak.megabytes < 80 and len(kept) == 8_000_000
+
+
+def test_freed_memory_does_not_hide_the_next_peak() -> None:
+    found = []
+    for _ in range(2):
+        with PeakMemory(torch.device("cpu")) as peak:
+            blocks = [torch.ones(25_000) for _ in range(400)]  # 40 MB in blocks of the heap
+            del blocks
+        found.append(peak.megabytes)
+    if found[0] is None or found[1] is None:
+        pytest.skip("no /proc/self/statm here")
+    assert all(30 < growth < 60 for growth in found)
+
+
+def test_other_devices_tell_nothing() -> None:
+    with PeakMemory(torch.device("meta")) as peak:
+        pass
+    assert peak.megabytes is None

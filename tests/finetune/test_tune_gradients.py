@@ -1,0 +1,119 @@
+"""The surrogate's gradient against published recursions and finite differences."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+from tuning_networks import spiking
+
+from spiketune.finetune import Batch, Criterion, SurrogateBPTT, Task
+from spiketune.finetune.rules import prepare
+from spiketune.snn import (
+    ATan,
+    Firing,
+    HardReset,
+    Sigmoid,
+    SpikingNetwork,
+    State,
+    Surrogate,
+    Triangle,
+    lif_step,
+    over_time,
+)
+
+Build = Callable[..., SpikingNetwork]
+CURRENT = [0.6, 0.7, 0.2, 0.9]
+UPSTREAM = [0.1, -0.2, 0.3, 0.05]
+GOLDEN = {
+    True: [0.00591429898, -0.01926565381, 0.03879677997, 0.03055728896],
+    False: [-0.00962411491, -0.05647822529, 0.03836500043, 0.03055728896],
+}
+
+
+@pytest.mark.parametrize("detach", [True, False])
+def test_gradient_over_time_meets_the_temporal_surrogate_recursion(detach: bool) -> None:
+    # T-TS-2 of training-rules.md: LIF tau_m=5, synapse tau_s=2, sigmoid width 0.2, hard reset.
+    current = torch.tensor(CURRENT, dtype=torch.float64, requires_grad=True)
+    one = torch.tensor(1.0, dtype=torch.float64)
+    firing = Firing(reset=HardReset(), strict=True, surrogate=Sigmoid(alpha=5), detach_reset=detach)
+    spikes, _ = over_time(
+        lambda c, state: lif_step(c, state, one, 0.8 * one, firing), current, State(0 * one)
+    )
+    filtered, loss = 0 * one, 0 * one
+    for spike, upstream in zip(spikes, UPSTREAM, strict=True):
+        filtered = 0.5 * filtered + spike / 2
+        loss = loss + upstream * filtered
+    (gradient,) = torch.autograd.grad(loss, current)
+    torch.testing.assert_close(gradient, gradient.new_tensor(GOLDEN[detach]), rtol=0, atol=1e-8)
+
+
+@pytest.mark.parametrize(
+    ("surrogate", "primitive"),
+    [
+        (Sigmoid(alpha=3.0), lambda x: torch.sigmoid(3.0 * x)),
+        (ATan(alpha=2.0), lambda x: torch.atan(torch.pi * x) / torch.pi),
+    ],
+)
+def test_weight_gradient_is_that_of_the_smooth_primitive(
+    surrogate: Surrogate, primitive: Callable[[Tensor], Tensor]
+) -> None:
+    # One hidden layer, one step, a loss linear in the spikes: there both agree exactly.
+    torch.manual_seed(0)
+    ann = torch.nn.Sequential(
+        torch.nn.Flatten(), torch.nn.Linear(4, 5), torch.nn.ReLU(), torch.nn.Linear(5, 3)
+    ).double()
+    images, weights = torch.rand(6, 1, 2, 2).double(), torch.randn(6, 3).double()
+    snn = spiking(ann, images)
+    rule, task = SurrogateBPTT(surrogate=surrogate), Task(steps=1, criterion=_linear(weights))
+    loss, _ = prepare(snn, rule, task)(Batch(images, torch.zeros(6)))
+    weight = snn.net.get_parameter("1.weight")
+    (found,) = torch.autograd.grad(loss, weight)
+    (_, neuron), *_ = snn.neurons()
+
+    def smooth(value: Tensor) -> Tensor:
+        current = images.flatten(1) @ value.T + ann[1].bias
+        distance = (current + 0.5 * neuron.threshold) / neuron.threshold - 1
+        return ((neuron.threshold * primitive(distance)) @ ann[3].weight.T * weights).sum()
+
+    step = 1e-6
+    for row, column in [(0, 0), (2, 3), (4, 1)]:
+        change = torch.zeros_like(weight)
+        change[row, column] = step
+        expected = (smooth(weight + change) - smooth(weight - change)) / (2 * step)
+        torch.testing.assert_close(found[row, column], expected, rtol=1e-6, atol=1e-9)
+
+
+def _linear(weights: Tensor) -> Criterion:
+    return lambda answers, batch: (answers * weights).sum()
+
+
+@pytest.mark.parametrize("kind", ["if", "lif", "signed"])
+def test_the_rule_changes_no_answer(build: Build, kind: str, data: tuple[Tensor, Tensor]) -> None:
+    snn = build(kind)
+    before = snn(data[0])
+    prepare(snn, SurrogateBPTT(surrogate=ATan()), Task(steps=4, criterion=lambda a, b: a.sum()))
+    assert torch.equal(snn(data[0]), before)
+    assert {neuron.firing.surrogate for _, neuron in snn.neurons()} == {ATan()}
+
+
+def test_settings_reach_the_neurons(build: Build) -> None:
+    snn = build()
+    task = Task(steps=4, criterion=lambda answers, batch: answers.sum())
+    prepare(snn, SurrogateBPTT(detach_reset=False, train_thresholds=False), task)
+    for _, neuron in snn.neurons():
+        assert neuron.firing == Firing(surrogate=Triangle(), detach_reset=False)
+        assert not neuron.threshold.requires_grad
+    prepare(snn, SurrogateBPTT(), task)
+    assert all(neuron.threshold.requires_grad for _, neuron in snn.neurons())
+
+
+def test_every_parameter_gets_a_gradient(build: Build, data: tuple[Tensor, Tensor]) -> None:
+    snn = build("signed")
+    task = Task(steps=4, criterion=lambda answers, batch: answers.square().sum())
+    prepare(snn, SurrogateBPTT(), task)(Batch(*data)).loss.backward()
+    for name, parameter in snn.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.abs().sum() > 0, name

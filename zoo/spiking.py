@@ -1,0 +1,119 @@
+"""Untrained spiking networks for direct training: the spiking twin of a timm network.
+
+Every activation becomes a neuron of threshold 1, and BatchNorm stays where it was, on the input
+currents, its statistics shared by all steps (Ledinauskas et al. 2020).
+"""
+
+from __future__ import annotations
+
+import difflib
+
+import timm
+import torch
+from torch import nn
+from torch.fx import GraphModule
+
+from spiketune.snn import IF, LIF, Neuron, Report, Row, SpikingNetwork, read
+from spiketune.snn.cost import operation_rows
+from spiketune.snn.placing import place_neurons
+from spiketune.snn.reading import BATCH_NORM
+from spiketune.snn.rules import refusals, refuse
+
+from .errors import ModelError
+
+
+def spiking(
+    name: str,
+    num_classes: int,
+    steps: int,
+    *,
+    in_chans: int = 3,
+    image_size: int | None = None,
+    leak: float = 1.0,
+) -> SpikingNetwork:
+    """Return an untrained spiking network, ready for ``tune``.
+
+    Args:
+        name: a timm network of convolutions, BatchNorm and ReLU.
+        num_classes: outputs.
+        steps: step count it will be trained at.
+        in_chans: channels of the images.
+        image_size: height and width; the network's own by default.
+        leak: ``λ`` of the neurons in (0, 1]; 1 integrates without leak.
+
+    Returns:
+        The network in training mode, weights as timm initialises them.
+
+    Raises:
+        ModelError: on an unknown name.
+        ConversionError: if the network uses an operation that cannot run on spikes.
+
+    Example:
+        >>> snn = spiking("test_resnet", num_classes=10, steps=4, in_chans=1, image_size=32)
+        >>> list(snn(torch.rand(2, 1, 32, 32)).shape)
+        [2, 10]
+    """
+    if not timm.is_model(name):
+        near = difflib.get_close_matches(name, timm.list_models(), n=3)
+        hint = f"did you mean {', '.join(near)}?" if near else "timm.list_models() has them all"
+        raise ModelError(f"no timm network is called {name!r}; {hint}")
+    ann = timm.create_model(name, num_classes=num_classes, in_chans=in_chans)
+    height, width = ann.pretrained_cfg["input_size"][1:]
+    if image_size is not None:
+        height = width = image_size
+    return twin(ann, steps, (in_chans, height, width), leak=leak, label=name)
+
+
+def twin(
+    ann: nn.Module, steps: int, input_shape: tuple[int, ...], *, leak: float = 1.0, label: str = ""
+) -> SpikingNetwork:
+    """Return the spiking twin of any ReLU network; its weights are copied, nothing is balanced.
+
+    Example:
+        >>> ann = nn.Sequential(nn.Flatten(), nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
+        >>> twin(ann, 4, (1, 2, 2)).report.neurons
+        1
+    """
+
+    def make(ceiling: float | None) -> Neuron:
+        one = torch.ones(())
+        return IF(one) if leak == 1.0 else LIF(one, leak=leak)
+
+    net = read(ann, torch.zeros(1, *input_shape))
+    rows = _keep_batch_norms(net)
+    rows += place_neurons(net, make)
+    net.graph.eliminate_dead_code()
+    net = GraphModule(net, net.graph)
+    rows += refusals(net, maxima=True)
+    refuse(rows)
+    about: dict[str, str | int | float] = {"method": f"direct {label}".strip(), "spikes": "binary"}
+    snn = SpikingNetwork(net, steps=steps, input_shape=input_shape, about=about)
+    snn.report = Report((*rows, *operation_rows(snn)))
+    return snn.train()
+
+
+def _keep_batch_norms(net: GraphModule) -> list[Row]:
+    """Put modules, which can be trained, in the place of the calls in evaluation mode."""
+    rows = []
+    for node in net.graph.find_nodes(op="call_function", target=BATCH_NORM):
+        path, dimensions = node.meta["path"], len(node.meta["shape"])
+        kind = nn.BatchNorm2d if dimensions == 4 else nn.BatchNorm1d
+        norm = kind(node.meta["shape"][1], eps=node.args[7])
+        held = dict(zip(("weight", "bias", "running_mean", "running_var"), node.args[1:5], strict=True))
+        state = {
+            key: net.get_parameter(arg.target)
+            if "running" not in key
+            else net.get_buffer(arg.target)
+            for key, arg in held.items()
+            if arg is not None
+        }
+        norm.load_state_dict(state, strict=False)
+        target = f"{path}.norm" if path else "norm"
+        net.add_submodule(target, norm)
+        with net.graph.inserting_before(node):
+            kept = net.graph.call_module(target, (node.args[0],))
+        kept.meta = dict(node.meta)
+        node.replace_all_uses_with(kept)
+        net.graph.erase_node(node)
+        rows.append(Row(path, "batch_norm", "linear", "on the input currents, trained"))
+    return rows
