@@ -69,7 +69,7 @@ class Meter:
         self._done[name] = end = start + len(out)
         if name not in self._neurons and name not in self._fan_out:
             return  # a cumulative max-pool: what it feeds counts as dense
-        events = (out != 0).sum(1)
+        events = out.count_nonzero(1)
         if name in self._neurons:
             self._spikes[start:end] += events.flatten(1).sum(1)
         if name in self._fan_out:

@@ -85,7 +85,11 @@ def to_snn(ann: nn.Module, images: Tensor | Iterable[object], config: Method) ->
     net, rows = prepare(ann, found[:1].to(like.device))
     refuse(rows)
     snn = SpikingNetwork(
-        net, steps=config.steps, input_shape=tuple(found.shape[1:]), drive=config.drive
+        net,
+        steps=config.steps,
+        input_shape=tuple(found.shape[1:]),
+        drive=config.drive,
+        pretrained_cfg=getattr(ann, "pretrained_cfg", None),
     ).eval()
     _compare(ann, snn, found[:16].to(like.device))
     for name, histogram in histograms(snn, found, config.per).items():

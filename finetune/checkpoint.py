@@ -135,8 +135,9 @@ def check_fits(path: Path, checkpoint: Checkpoint, network: str, settings: Setti
 
 
 def _differences(then: Any, now: Any, name: str = "") -> list[str]:
-    if isinstance(then, dict) and isinstance(now, dict) and then.keys() == now.keys():
-        return [line for key in then for line in _differences(then[key], now[key], key)]
+    if isinstance(then, dict) and isinstance(now, dict) and then.get("_type") == now.get("_type"):
+        keys = then | now
+        return [x for key in keys for x in _differences(then.get(key), now.get(key), key)]
     return [] if then == now else [f"{name} was {_short(then)}, now {_short(now)}"]
 
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from spiketune.snn import SpikingNetwork, Surrogate, Triangle
+from spiketune.snn import Sigmoid, SpikingNetwork, Surrogate
 
 from .rules import Batch, Learn, Outcome, Rule, Task, answer, register_rule
 
@@ -35,10 +35,10 @@ class SurrogateBPTT(Rule):
 
     Example:
         >>> SurrogateBPTT(train_thresholds=False).surrogate
-        Triangle(width=1.0)
+        Sigmoid(alpha=4.0)
     """
 
-    surrogate: Surrogate = field(default_factory=Triangle)
+    surrogate: Surrogate = field(default_factory=Sigmoid)
     detach_reset: bool = True
     train_thresholds: bool = True
 

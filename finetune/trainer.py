@@ -99,13 +99,7 @@ def tune(
         run.open(path, resume)
     try:
         with as_teacher(teacher):
-            while len(run.history.epochs) < epochs:
-                done = run.epoch(len(run.history.epochs) + 1)
-                run.history = History((*run.history.epochs, done))
-                if path is not None:
-                    run.save(path)
-                if on_epoch is not None:
-                    on_epoch(done)
+            run.train(epochs, path, on_epoch)
     finally:
         snn.eval()
         run.optimizer.zero_grad()
@@ -202,6 +196,16 @@ class _Run:
             generators=[generator.get_state() for generator in generators(self.loader)],
         )
         storage.write(path, state)
+
+    def train(self, epochs: int, path: Path | None, on_epoch: OnEpoch | None) -> None:
+        """Train the epochs still to do."""
+        while len(self.history.epochs) < epochs:
+            done = self.epoch(len(self.history.epochs) + 1)
+            self.history = History((*self.history.epochs, done))
+            if path is not None:
+                self.save(path)
+            if on_epoch is not None:
+                on_epoch(done)
 
     def epoch(self, number: int) -> Epoch:
         """Train on every batch once and return what came of it."""

@@ -55,6 +55,7 @@ def describe(snn: SpikingNetwork) -> dict[str, Any]:
             }
             for name, value in [*snn.net.named_parameters(), *snn.net.named_buffers()]
         },
+        "pretrained_cfg": snn.pretrained_cfg,
         "about": snn.about,
         "modules": modules,
         "nodes": [_describe_node(node) for node in snn.net.graph.nodes],
@@ -94,6 +95,7 @@ def rebuild(data: dict[str, Any], origin: str) -> SpikingNetwork:
         drive=data["drive"],
         input_shape=tuple(data["input_shape"]),
         report=Report(tuple(Row(**row) for row in data["report"])),
+        pretrained_cfg=data["pretrained_cfg"],
         about=data["about"],
     )
 

@@ -31,6 +31,8 @@ class SpikingNetwork(nn.Module):
         input_shape: ``(C, H, W)`` of the images it was made for.
         drive: steps during which image and biases act; None for always.
         report: what became what.
+        pretrained_cfg: preprocessing of the images as timm names it (``input_size``, ``mean``,
+            ``std``, ...), so that whoever loads the network knows how to feed it.
         about: how it was made, as plain data: ``method``, ``calibration_images``, ``seconds``,
             ``spikes`` (binary or ternary); kept in files and shown beside results.
 
@@ -53,6 +55,7 @@ class SpikingNetwork(nn.Module):
         input_shape: tuple[int, ...],
         drive: int | None = None,
         report: Report | None = None,
+        pretrained_cfg: dict[str, Any] | None = None,
         about: dict[str, str | int | float] | None = None,
     ) -> None:
         super().__init__()
@@ -61,6 +64,7 @@ class SpikingNetwork(nn.Module):
         self.drive = None if drive is None else check_steps(drive, "drive")
         self.input_shape = input_shape
         self.report = report or Report(())
+        self.pretrained_cfg = {"input_size": input_shape, **plain_cfg(pretrained_cfg)}
         self.about = dict(about or {})
         self._program: Program | None = None
 
@@ -172,6 +176,20 @@ class SpikingNetwork(nn.Module):
         state = {**self.__dict__, "_program": None}
         clone.__dict__.update({key: deepcopy(value, memo) for key, value in state.items()})
         return clone
+
+
+def plain_cfg(cfg: object) -> dict[str, Any]:
+    """Return what matters for preprocessing of a timm-style configuration, as plain data.
+
+    Example:
+        >>> plain_cfg({"mean": (0.5,), "url": "https://..."})
+        {'mean': [0.5]}
+    """
+    if not isinstance(cfg, dict):
+        return {}
+    wanted = ("mean", "std", "interpolation", "crop_pct", "crop_mode")
+    found = {key: cfg[key] for key in wanted if cfg.get(key) is not None}
+    return {k: list(v) if isinstance(v, list | tuple) else v for k, v in found.items()}
 
 
 def check_steps(steps: int, name: str = "steps") -> int:

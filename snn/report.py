@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 
 @dataclass(frozen=True)
@@ -61,9 +62,20 @@ class Report:
     def __str__(self) -> str:
         width = max((len(row.path) for row in self.rows), default=4)
         lines = [
-            f"{row.path or '(network)':<{max(width, 9)}}  {row.found:<16} {row.became:<8} {row.note}".rstrip()
+            f"{row.path or '(network)':<{max(width, 9)}}  {row.found:<16} "
+            f"{row.became:<8} {row.note}".rstrip()
             for row in self.rows
         ]
+        return "\n".join([*lines, self.summary])
+
+    @property
+    def summary(self) -> str:
+        """One line: how many of what, and the share that stays dense."""
         counts = Counter(row.became for row in self.rows)
-        summary = ", ".join(f"{count} {became}" for became, count in sorted(counts.items()))
-        return "\n".join([*lines, f"{summary}; {self.dense_share:.1%} of operations stay dense"])
+        listed = ", ".join(f"{count} {became}" for became, count in sorted(counts.items()))
+        return f"{listed}; {self.dense_share:.1%} of operations stay dense"
+
+    def to_json(self) -> str:
+        """Return the rows and the dense share as JSON."""
+        rows = [asdict(row) for row in self.rows]
+        return json.dumps({"dense_share": self.dense_share, "rows": rows}, indent=1)

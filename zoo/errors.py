@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from spiketune.snn import SpiketuneError
 
-class ModelError(ValueError):
+
+class ModelError(SpiketuneError):
     """Say why a network cannot be loaded, and what to do instead.
 
     Example:
@@ -16,7 +18,7 @@ class ModelError(ValueError):
     """
 
 
-class DataError(ValueError):
+class DataError(SpiketuneError):
     """Say why a data set cannot be loaded, and what to do instead.
 
     Example:

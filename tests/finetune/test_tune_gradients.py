@@ -19,7 +19,6 @@ from spiketune.snn import (
     SpikingNetwork,
     State,
     Surrogate,
-    Triangle,
     lif_step,
     over_time,
 )
@@ -104,7 +103,7 @@ def test_settings_reach_the_neurons(build: Build) -> None:
     task = Task(steps=4, criterion=lambda answers, batch: answers.sum())
     prepare(snn, SurrogateBPTT(detach_reset=False, train_thresholds=False), task)
     for _, neuron in snn.neurons():
-        assert neuron.firing == Firing(surrogate=Triangle(), detach_reset=False)
+        assert neuron.firing == Firing(surrogate=Sigmoid(), detach_reset=False)
         assert not neuron.threshold.requires_grad
     prepare(snn, SurrogateBPTT(), task)
     assert all(neuron.threshold.requires_grad for _, neuron in snn.neurons())

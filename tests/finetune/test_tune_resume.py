@@ -134,7 +134,7 @@ def run(build: Build, data: Data, tmp_path: Path) -> Callable[..., History]:
         ({"steps": 3}, "steps was 2, now 3"),
         ({"epochs": 2}, "epochs was 1, now 2"),
         ({"seed": 1}, "seed was 0, now 1"),
-        ({"rule": SurrogateBPTT(surrogate=ATan())}, r"Triangle\(width=1.0\), now ATan\(alpha"),
+        ({"rule": SurrogateBPTT(surrogate=ATan())}, r"Sigmoid\(alpha=4.0\), now ATan\(alpha"),
         ({"training": Training(learning_rate=0.5)}, "learning_rate was 0.001, now 0.5"),
         ({"teacher": nn.Flatten()}, "teacher was False, now True"),
         ({"loader": [(torch.zeros(2, 1, 8, 8), torch.zeros(2))]}, "batches was 5, now 1"),

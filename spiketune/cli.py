@@ -1,0 +1,45 @@
+"""The command line: ``spiketune demo | check | convert | tune | sweep | models``."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from jsonargparse import auto_cli
+
+from spiketune.snn import SpiketuneError
+
+from . import commands
+from .demo import demo
+
+COMMANDS = {
+    "demo": demo,
+    "models": commands.models,
+    "check": commands.check,
+    "convert": commands.convert,
+    "tune": commands.tune,
+    "sweep": commands.sweep,
+}
+DESCRIPTION = "Convert pretrained networks into spiking ones, fine-tune them, compare step budgets."
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Run one command; a user's error ends in one sentence and exit code 1, Ctrl-C in 130.
+
+    Example:
+        >>> main(["models", "--source=bundled"])  # doctest: +ELLIPSIS
+        digits_resnet ...
+    """
+    try:
+        auto_cli(
+            COMMANDS,
+            args=None if args is None else list(args),
+            as_positional=False,
+            parser_mode="yaml",
+            description=DESCRIPTION,
+        )
+    except SpiketuneError as error:
+        print(f"spiketune: {error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -1,0 +1,280 @@
+"""What the command line does, one function a command; arguments and help come from here."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import nn
+from torch.utils.data import DataLoader
+
+import spiketune as st
+from spiketune.convert import Method
+from spiketune.finetune import Epoch, Rule
+
+from .progress import bars
+
+Loader = DataLoader[tuple[torch.Tensor, int]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """Which pretrained network.
+
+    Attributes:
+        model: timm or torchvision name, or a bundled one; `spiketune models` lists them.
+        checkpoint: local .safetensors or .pth file with its weights.
+        pretrained: whether to load trained weights.
+        num_classes: outputs, where they differ from the name's own.
+        in_chans: channels of the images, where they differ.
+    """
+
+    model: str
+    checkpoint: Path | None = None
+    pretrained: bool = True
+    num_classes: int | None = None
+    in_chans: int | None = None
+
+    def load(self) -> nn.Module:
+        """Return the network."""
+        return st.load_ann(
+            self.model, self.pretrained, self.checkpoint, self.num_classes, self.in_chans
+        )
+
+
+def _loader(
+    data: str,
+    split: Literal["train", "test"],
+    network: nn.Module,
+    root: Path | None,
+    limit: int | None,
+    batch: int,
+    shuffle: bool = False,
+) -> Loader:
+    """Return the images of one split, prepared for the network."""
+    cfg = getattr(network, "pretrained_cfg", None)
+    images = st.load_data(data, split, root, cfg=cfg, limit=limit)
+    return DataLoader(images, batch_size=batch, shuffle=shuffle)
+
+
+def models(
+    pattern: str = "*",
+    source: Literal["bundled", "pypi", "timm", "torchvision"] | None = None,
+) -> None:
+    """List the networks that can be loaded, such as `spiketune models --pattern "resnet*"`.
+
+    Args:
+        pattern: names to show, with * and ?.
+        source: only those from there.
+    """
+    found = st.list_models(pattern, source)
+    if not found:
+        raise st.SpiketuneError(f"no network's name matches {pattern!r}; try a wider --pattern")
+    for info in found:
+        weights = "pretrained" if info.pretrained else "untrained"
+        print(f"{info.name:<44} {info.source:<12} {weights:<11} {info.note}".rstrip())
+
+
+def check(
+    model: str,
+    checkpoint: Path | None = None,
+    pretrained: bool = False,
+    num_classes: int | None = None,
+    in_chans: int | None = None,
+    image_size: int | None = None,
+    json: Path | None = None,
+) -> None:
+    """Show what a conversion would do with each operation of a network, without converting it.
+
+    Exits with 1 if anything in it has no rule.
+
+    Args:
+        model: timm or torchvision name, or a bundled one; `spiketune models` lists them.
+        checkpoint: local .safetensors or .pth file with its weights.
+        pretrained: whether to load trained weights; the report does not need them.
+        num_classes: outputs, where they differ from the name's own.
+        in_chans: channels of the images, where they differ.
+        image_size: height and width of its images, where they differ from its own.
+        json: file to write the report to, as well.
+    """
+    ann = st.load_ann(model, pretrained, checkpoint, num_classes, in_chans)
+    channels, height, width = ann.pretrained_cfg["input_size"]
+    if image_size is not None:
+        height = width = image_size
+    report = st.check(ann, torch.zeros(1, channels, height, width))
+    print(report)
+    if json is not None:
+        json.parent.mkdir(parents=True, exist_ok=True)
+        json.write_text(report.to_json())
+    if report.refused:
+        first = report.refused[0]
+        raise st.SpiketuneError(
+            f"{model} does not convert: {first.path or 'network'}: no rule for "
+            f"{first.found}; {first.note}"
+        )
+
+
+def convert(
+    model: str,
+    out: Path,
+    data: str = "digits",
+    root: Path | None = None,
+    limit: int | None = None,
+    batch: int = 64,
+    checkpoint: Path | None = None,
+    pretrained: bool = True,
+    num_classes: int | None = None,
+    in_chans: int | None = None,
+    method: Method = st.Ternary(),  # noqa: B008
+    device: str | None = None,
+) -> None:
+    """Convert a pretrained network into a spiking one and save it.
+
+    Args:
+        model: timm or torchvision name, or a bundled one; `spiketune models` lists them.
+        out: .safetensors file to write.
+        data: digits, mnist, fashion-mnist, cifar10, cifar100, imagenette or folder; calibration reads its training split.
+        root: folder to look in first; then $SPIKETUNE_DATA, the system's places, a download.
+        limit: at most so many images of each split.
+        batch: batch size.
+        checkpoint: local .safetensors or .pth file with its weights.
+        pretrained: whether to load trained weights.
+        num_classes: outputs, where they differ from the name's own.
+        in_chans: channels of the images, where they differ.
+        method: Ternary or Binary and its settings, such as `--method Ternary --method.steps 8`.
+        device: cpu, cuda, ...; the CPU by default.
+    """
+    ann = st.load_ann(model, pretrained, checkpoint, num_classes, in_chans).to(device or "cpu")
+    # Shuffled, because the first images of a folder are all of one class.
+    torch.manual_seed(0)
+    images = _loader(data, "train", ann, root, limit, batch, shuffle=True)
+    snn = st.to_snn(ann, images, method)
+    st.save(snn, out)
+    print(snn.report.summary)
+    print(
+        f"Balanced on {snn.about['calibration_images']} training images of {data} "
+        f"in {snn.about['seconds']:.1f} s; saved as {out}"
+    )
+
+
+def tune(
+    network: Path,
+    steps: int,
+    out: Path,
+    epochs: int = 2,
+    data: str = "digits",
+    root: Path | None = None,
+    limit: int | None = None,
+    batch: int = 64,
+    rule: Rule = st.SurrogateBPTT(),  # noqa: B008
+    training: st.Training = st.Training(),  # noqa: B008
+    teacher: Source | None = None,
+    resume: bool = False,
+    device: str | None = None,
+    seed: int = 0,
+) -> None:
+    """Fine-tune a converted network to a few time steps, or train an untrained one.
+
+    A checkpoint is written after each epoch, beside the result; --resume goes on from there.
+
+    Args:
+        network: .safetensors file of `convert` or `tune`; or the name of a timm network, to train
+            its spiking twin from scratch.
+        steps: step budget to train for.
+        out: .safetensors file to write.
+        epochs: passes over the training images.
+        data: digits, mnist, fashion-mnist, cifar10, cifar100, imagenette or folder; training and test split.
+        root: folder to look in first; then $SPIKETUNE_DATA, the system's places, a download.
+        limit: at most so many images of each split.
+        batch: batch size.
+        rule: training rule and its settings, such as `--rule SurrogateBPTT`.
+        training: optimizer, rates, loss.
+        teacher: pretrained network whose answers are learned beside the labels.
+        resume: go on from the last checkpoint, exactly as if it had never stopped.
+        device: cpu, cuda, ...; the CPU by default.
+        seed: of shuffling.
+    """
+    snn = _network(network, steps, data)
+    loader = _loader(data, "train", snn, root, limit, batch, shuffle=True)
+    test = _loader(data, "test", snn, root, limit, batch)
+    checkpoint = out.with_suffix(".checkpoint")
+    try:
+        with bars(f"tuning at T={steps}", epochs, len(loader)) as on_batch:
+            history = st.tune(
+                snn, loader, rule, steps=steps, epochs=epochs, training=training,
+                teacher=None if teacher is None else teacher.load().to(device or "cpu"),
+                validate=test, checkpoint=checkpoint, resume=resume, device=device, seed=seed,
+                on_batch=on_batch, on_epoch=_print_epoch,
+            )  # fmt: skip
+    except KeyboardInterrupt:
+        print(
+            f"\nStopped. The last whole epoch is in {checkpoint}; the same command with "
+            "--resume true goes on from there.",
+            file=sys.stderr,
+        )
+        raise
+    st.save(snn, out)
+    last = history.epochs[-1]
+    print(f"Test accuracy {last.validation:.2%} at T={steps}; saved as {out}")
+
+
+def sweep(
+    networks: list[Path],
+    steps: int = 32,
+    out: Path = Path("runs/sweep"),
+    data: str = "digits",
+    root: Path | None = None,
+    limit: int | None = None,
+    batch: int = 64,
+    ann: Source | None = None,
+    device: str | None = None,
+) -> None:
+    """Compare spiking networks at every step budget: accuracy, spikes, operations, energy, time.
+
+    Args:
+        networks: .safetensors files of `convert` or `tune`.
+        steps: largest budget; all from 1 on come out of one simulation.
+        out: folder for table.csv, table.json, curves.png and report.html.
+        data: digits, mnist, fashion-mnist, cifar10, cifar100, imagenette or folder; its test split.
+        root: folder to look in first; then $SPIKETUNE_DATA, the system's places, a download.
+        limit: at most so many images of each split.
+        batch: batch size.
+        ann: the pretrained network, for its own row and the agreement with it.
+        device: cpu, cuda, ...; the CPU by default.
+    """
+    spiking = {path.stem: st.load(path) for path in networks}
+    compared: dict[str, nn.Module] = {} if ann is None else {ann.model: ann.load()}
+    compared.update(spiking)
+    if not compared:
+        raise st.SpiketuneError("nothing to compare; give --networks files, --ann, or both")
+    loader = _loader(data, "test", next(iter(compared.values())), root, limit, batch)
+    with bars("simulating", len(compared), len(loader)) as on_batch:
+        order = list(compared)
+        table = st.sweep(
+            compared, loader, steps, device=device,
+            progress=lambda name, done, _: on_batch(order.index(name) + 1, done, 0.0),
+        )  # fmt: skip
+    print(table)
+    print(f"\nTable, plot and report page: {table.save(out)}/report.html")
+
+
+def _network(network: Path, steps: int, data: str) -> st.SpikingNetwork:
+    """Return the network in a file, or the untrained twin of a named one, sized for the data."""
+    if network.suffix == ".safetensors" or network.exists():
+        return st.load(network)
+    info = st.data_info(data)
+    channels, height, _ = info.input_size
+    return st.spiking(
+        str(network), info.num_classes, steps, in_chans=channels, image_size=height
+    )
+
+
+def _print_epoch(epoch: Epoch) -> None:
+    validation = "" if epoch.validation is None else f", test accuracy {epoch.validation:.2%}"
+    print(
+        f"epoch {epoch.epoch}: loss {epoch.loss:.4f}, training accuracy "
+        f"{epoch.accuracy:.2%}{validation}, {epoch.seconds:.0f} s"
+    )

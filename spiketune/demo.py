@@ -1,0 +1,62 @@
+"""``spiketune demo``: the whole story on scikit-learn's digits, offline, in a minute or two."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch.utils.data import DataLoader
+
+import spiketune as st
+
+from .progress import bars
+
+BUDGET = 4
+
+
+def demo(out: Path = Path("runs/demo"), steps: int = 16, seed: int = 0) -> None:
+    """Convert a bundled network in several ways, fine-tune one, train one directly, compare all.
+
+    Args:
+        out: folder for the table, the plot and the report page.
+        steps: largest step budget in the comparison.
+        seed: of the fine-tuning and the direct training.
+    """
+    torch.manual_seed(seed)
+    ann = st.load_ann("digits_resnet")
+    train = st.load_data("digits", "train", cfg=ann.pretrained_cfg)
+    test = st.load_data("digits", "test", cfg=ann.pretrained_cfg)
+    images = DataLoader(train, batch_size=64)
+    print(f"digits_resnet and {len(train)} + {len(test)} digits; step budgets 1 to {steps}\n")
+
+    models: dict[str, torch.nn.Module] = {"ANN": ann}
+    models["binary, max"] = st.to_snn(ann, images, st.Binary(steps=steps, threshold=st.Max()))
+    models["binary, MSE"] = st.to_snn(ann, images, st.Binary(steps=steps))
+    models["ternary, MSE"] = st.to_snn(ann, images, st.Ternary(steps=steps))
+
+    shuffled = DataLoader(train, batch_size=64, shuffle=True)
+    tuned = st.to_snn(ann, images, st.Ternary(steps=BUDGET))
+    with bars("fine-tuning", epochs=3, batches=len(shuffled)) as on_batch:
+        st.tune(
+            tuned, shuffled, st.SurrogateBPTT(), steps=BUDGET, epochs=3, teacher=ann,
+            training=st.Training(learning_rate=3e-4), seed=seed, on_batch=on_batch,
+        )  # fmt: skip
+    models[f"ternary, tuned at T={BUDGET}"] = tuned
+
+    direct = st.twin(st.load_ann("digits_resnet", pretrained=False), BUDGET, tuned.input_shape)
+    with bars("training directly", epochs=8, batches=len(shuffled)) as on_batch:
+        st.tune(
+            direct, shuffled, st.SurrogateBPTT(), steps=BUDGET, epochs=8,
+            training=st.Training(learning_rate=5e-3), seed=seed, on_batch=on_batch,
+        )  # fmt: skip
+    models[f"direct at T={BUDGET}"] = direct
+
+    with bars("comparing", epochs=1, batches=len(models)) as on_batch:
+        order = list(models)
+        table = st.sweep(
+            models, DataLoader(test, batch_size=128), steps,
+            progress=lambda name, *_: on_batch(1, order.index(name) + 1, 0.0),
+        )  # fmt: skip
+    print(f"\n{table}\n")
+    folder = table.save(out)
+    print(f"Table, plot and report page: {folder}/report.html")
