@@ -212,22 +212,33 @@ class _Counter:
             (signal,) = [n for n in node.all_input_nodes if self.depends[n] == Depends.TIME]
             return self._value(signal)
         if node.target in POOLING:
-            before, after = args[0].shape, self.shapes[node]
-            averaged = node.target is not aten.sum.dim_IntList
-            out: Tensor = node.target(*args, **node.kwargs)
-            return out * _window(node, before, after) if averaged else out
+            return _sum_pool(node, args)
         if node.target in SHAPES:
             return node.target(*args, **map_arg(node.kwargs, self._value))
         return self._value(node)
 
 
-def _window(node: Node, before: torch.Size, after: Any) -> float:
-    """Return how many values one average is taken over."""
+def _sum_pool(node: Node, args: tuple[Any, ...]) -> Tensor:
+    """Run a pooling node so that it sums its windows, whatever it averages over."""
+    x: Tensor = args[0]
+    assert callable(node.target)
     if node.target is aten.avg_pool2d.default:
-        kernel = node.args[1]
-        sides = list(kernel) if isinstance(kernel, list | tuple) else [kernel]
-        return float(prod(sides if len(sides) == 2 else sides * 2))  # type: ignore[arg-type]
-    return prod(before) / prod(after)
+        given = [*args, *[[], 0, False, True][len(args) - 2 :]]
+        summed: Tensor = aten.avg_pool2d.default(*given[:6], divisor_override=1)
+        return summed
+    pooled: Tensor = node.target(*args, **node.kwargs)
+    if node.target is aten.sum.dim_IntList:
+        return pooled
+    if node.target is aten.mean.dim:
+        return pooled * (x.numel() / pooled.numel())
+    # Windows of an adaptive pool differ in size: from floor(i n/m) to ceil((i + 1) n/m).
+    spatial = pooled.dim() - 2
+    for dim in range(-spatial, 0):
+        n, m = x.shape[dim], pooled.shape[dim]
+        sizes = [-(-(i + 1) * n // m) - i * n // m for i in range(m)]
+        shape = [m if d == dim else 1 for d in range(-spatial, 0)]
+        pooled = pooled * pooled.new_tensor(sizes).view(shape)
+    return pooled
 
 
 def _input(node: Node) -> Node:

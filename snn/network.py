@@ -140,7 +140,8 @@ class SpikingNetwork(nn.Module):
             out, states = self.program.run(
                 stem, end - done, states, driven=driven, monitor=monitor
             )
-            yield out
+            # Half precision, as autocast leaves it, is too coarse to sum over time.
+            yield out.to(torch.promote_types(out.dtype, torch.float32))
             done = end
 
     def ann(self, x: Tensor, observe: Monitor | None = None) -> Tensor:
@@ -160,6 +161,11 @@ class SpikingNetwork(nn.Module):
                 f"images of shape {list(x.shape)} given, but the network was made for "
                 f"[B, {', '.join(map(str, self.input_shape))}]; resize them, or convert the "
                 "network again with images of this size"
+            )
+        # A NaN membrane never fires: without this check such images would get a finite answer.
+        if not bool(x.isfinite().all()):
+            raise SpiketuneError(
+                "the images hold NaN or infinity; check how they were loaded and normalised"
             )
 
     def __reduce__(self) -> tuple[Any, ...]:

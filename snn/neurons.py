@@ -78,7 +78,8 @@ class Neuron(Temporal):
 
     def start(self, current: Tensor) -> State:
         """Return the state before the first step, shaped after ``current [T, B, ...]``."""
-        membrane = (self.initial * self.threshold).to(current.dtype)
+        dtype = torch.promote_types(current.dtype, self.threshold.dtype)
+        membrane = (self.initial * self.threshold).to(dtype)
         return State(membrane.expand(current.shape[1:]))
 
     @abstractmethod
@@ -87,6 +88,8 @@ class Neuron(Temporal):
 
     def forward(self, x: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         """Run the current ``[T, B, ...]`` and return spikes (in ANN units) and the state."""
+        # Under autocast a layer hands in half precision; a membrane must not lose what it sums.
+        x = x.to(torch.promote_types(x.dtype, self.threshold.dtype))
         spikes, state = over_time(self.step, x, self.start(x) if state is None else state)
         return (spikes / self.threshold if self.folded else spikes), state
 
@@ -249,6 +252,7 @@ class CumulativeMaxPool2d(Temporal):
 
     def forward(self, x: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         """Run ``x [T, B, C, H, W]``; the state holds the sum of the inputs so far."""
+        x = x.to(torch.promote_types(x.dtype, torch.float32))
         seen = torch.zeros_like(x[0]) if state is None else state.membrane
         sums = torch.cat([seen.unsqueeze(0), x]).cumsum(0)
         pooled = self.ann(sums.flatten(0, 1)).unflatten(0, sums.shape[:2])

@@ -146,7 +146,6 @@ def test_what_a_cumulative_maximum_feeds_is_dense(spiking: MakeSpiking) -> None:
     assert meter.macs(STEPS) == 64 * 2 * 9 + 32 * 3 * STEPS
 
 
-@pytest.mark.xfail(strict=True, reason="snn/cost.py, _window: takes every window for a whole one")
 @pytest.mark.parametrize(
     ("pool", "windows"),
     [

@@ -236,7 +236,6 @@ def test_bfloat16_trains_close_to_float32(build: Build, data: tuple[Tensor, Tens
     assert losses[1] == pytest.approx(losses[0], rel=0.2)
 
 
-@pytest.mark.xfail(reason="snn/neurons.py starts the membrane in the dtype of the current")
 @pytest.mark.parametrize("shape", [(), (3, 1, 1)])
 def test_membranes_stay_float32_under_autocast(shape: tuple[int, ...]) -> None:
     neuron = IF(torch.ones(shape))
