@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
-from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -148,7 +147,7 @@ def _compare(ann: nn.Module, snn: SpikingNetwork, images: Tensor) -> None:
 
 def _threshold(histogram: Histogram, config: Method, name: str) -> Tensor:
     """Balance, and give channels that were never active the largest threshold of the layer."""
-    threshold = config.threshold.balance(histogram, config.steps)
+    threshold = config.threshold.balance(histogram, config.drive or config.steps)
     silent = threshold <= 0
     if bool(silent.all()):
         raise ConversionError(
@@ -161,7 +160,9 @@ def _threshold(histogram: Histogram, config: Method, name: str) -> Tensor:
 
 def _example(ann: nn.Module) -> Tensor:
     cfg = getattr(ann, "pretrained_cfg", None)
-    size = None if cfg is None else cfg.get("input_size") if isinstance(cfg, dict) else cfg.input_size
+    size = (
+        None if cfg is None else cfg.get("input_size") if isinstance(cfg, dict) else cfg.input_size
+    )
     if size is None:
         raise ConversionError("", "the size of its images is not known", "give check() a batch")
     return torch.zeros(1, *size)

@@ -104,7 +104,7 @@ def histograms(
 def _observe(snn: SpikingNetwork, images: Tensor, observer: Monitor) -> None:
     device = next(snn.parameters()).device
     with torch.no_grad():
-        for batch in images.split(BATCH):
+        for batch in torch.split(images, BATCH):
             snn.ann(batch.to(device), observer)
 
 

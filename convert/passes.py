@@ -41,9 +41,7 @@ def fold_batch_norms(net: GraphModule) -> list[Row]:
 
 
 def _affine(net: GraphModule, node: Node) -> tuple[Tensor, Tensor]:
-    gain, offset, mean, var = (
-        None if arg is None else _tensor(net, arg) for arg in node.args[1:5]
-    )
+    gain, offset, mean, var = (None if arg is None else _tensor(net, arg) for arg in node.args[1:5])
     assert mean is not None and var is not None
     eps = node.args[7]
     # In double: the statistics of a trained layer span many orders of magnitude.

@@ -1,7 +1,7 @@
 """Signed integrate-and-fire neurons with a tracer: a spike sent too early is taken back.
 
-``s = +1`` if ``v >= θ``; ``s = -1`` if ``v < 0`` and more was sent than taken back. With ``drive = L``
-the network comes to rest at exactly the answer of the ANN quantised to ``L`` levels,
+``s = +1`` if ``v >= θ``; ``s = -1`` if ``v < 0`` and more was sent than taken back. With
+``drive = L`` the network comes to rest at exactly the answer of the ANN quantised to ``L`` levels,
 ``Q(z) = θ/L clip(floor(L z/θ + 1/2), 0, L)`` in the place of every activation.
 """
 

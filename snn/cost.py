@@ -27,7 +27,6 @@ from .ops import MAXIMA, POOLING, SCALINGS, SHAPES, SUMS, WEIGHTED, aten
 from .program import Depends, Values, dependencies
 from .report import Row
 
-
 _PASSING = POOLING | SCALINGS | SHAPES | SUMS
 
 
@@ -114,10 +113,9 @@ class _Counter:
             for node in self.net.graph.nodes:
                 self._visit(node)
             leaves = list(self.sources.values())
+            grads: tuple[Tensor | None, ...] = (None,) * len(leaves)
             if self.total.requires_grad:
                 grads = torch.autograd.grad(self.total, leaves, allow_unused=True)
-            else:
-                grads = (None,) * len(leaves)
         fan_out = {
             name: torch.zeros_like(leaf[0]) if grad is None else grad[0].detach()
             for (name, leaf), grad in zip(self.sources.items(), grads, strict=True)

@@ -100,16 +100,14 @@ def rebuild(data: dict[str, Any], origin: str) -> SpikingNetwork:
     )
 
 
-def revive(
-    data: dict[str, Any], state: dict[str, torch.Tensor], training: bool
-) -> SpikingNetwork:
+def revive(data: dict[str, Any], state: dict[str, torch.Tensor], training: bool) -> SpikingNetwork:
     """Return the network of a description with its tensors, as unpickling needs it.
 
     Example:
-        >>> revive({"schema": "other"}, {}, False)
-        Traceback (most recent call last):
-        ...
-        spiketune.snn.errors.StorageError: pickle: schema 'other', this version reads 'spiketune/1'; install the spiketune that wrote it, or make it again
+        >>> import pickle, spiketune as st
+        >>> snn = st.to_snn(nn.Sequential(nn.ReLU(), nn.Linear(4, 2)), torch.rand(9, 4), st.Binary())
+        >>> pickle.loads(pickle.dumps(snn)).steps
+        16
     """
     snn = rebuild(data, "pickle")
     for name, target in [*snn.named_parameters(), *snn.named_buffers()]:
@@ -169,13 +167,11 @@ def _rebuild_unit(
     data = dict(data)
     kind = data.pop("type")
     if kind in NEURONS:
-        held = {
-            name: torch.ones(tensors[f"{path}.{name}"]["shape"])
-            for name in ("threshold", "leak", "initial")
-            if f"{path}.{name}" in tensors
-        }
+        for name in ("threshold", "leak", "initial"):
+            if f"{path}.{name}" in tensors:
+                data[name] = torch.ones(tensors[f"{path}.{name}"]["shape"])
         data["firing"] = decode(data["firing"], origin)
-        unit: nn.Module = NEURONS[kind](**held, **data)
+        unit: nn.Module = NEURONS[kind](**data)
         for name, parameter in unit.named_parameters():
             parameter.requires_grad = tensors[f"{path}.{name}"]["trained"]
         return unit

@@ -85,7 +85,7 @@ class Firing:
 
     reset: Reset = SoftReset()
     strict: bool = False
-    surrogate: Surrogate = Triangle()
+    surrogate: Surrogate = Triangle()  # noqa: RUF009 (frozen, so it may be shared)
     detach_reset: bool = True
 
 
@@ -106,7 +106,8 @@ def if_step(
     Source: Rueckauer et al. 2017, eq. 1 (soft reset).
 
     Example:
-        >>> out, state = if_step(torch.tensor([1.5]), State(torch.zeros(1)), torch.tensor(1.0), Firing())
+        >>> rest, one = State(torch.zeros(1)), torch.tensor(1.0)
+        >>> out, state = if_step(torch.tensor([1.5]), rest, one, Firing())
         >>> out.item(), state.membrane.item()
         (1.0, 0.5)
     """

@@ -72,9 +72,9 @@ class _Folder:
 
     def _push_through(self, user: Node, node: Node, scale: Tensor) -> None:
         """Go on behind a pooling or flattening user; where neither, scale explicitly."""
-        before, after = self.shapes[node], self.shapes.get(user)
+        before, after = self.shapes[node], self.shapes.get(user, ())
         alone = len(user.all_input_nodes) == 1 or user.target in RESHAPES
-        pooled = user.target in POOLING and after is not None and after[1:2] == before[1:2]
+        pooled = user.target in POOLING and after[1:2] == before[1:2]
         flattened = user.target in RESHAPES and after == (before[0], prod(before[1:]))
         if alone and pooled:
             self.push(user, scale.view(-1, *[1] * (len(after) - 2)))
@@ -91,7 +91,7 @@ class _Folder:
         weight = self.net.get_parameter(str(holder.target)).detach()
         if user.target in CONVOLUTIONS:
             groups = int(user.args[6]) if len(user.args) > 6 else 1  # type: ignore[arg-type]
-            by_group = weight.unflatten(0, (groups, -1))
+            by_group = weight.view(groups, -1, *weight.shape[1:])
             factor = scale.view(groups, 1, -1, *[1] * (weight.dim() - 2))
             new = (by_group * factor).view_as(weight)
         elif user.target is aten.linear.default and len(self.shapes[node]) == 2:

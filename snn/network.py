@@ -137,9 +137,7 @@ class SpikingNetwork(nn.Module):
         while done < steps:
             driven = self.drive is None or done < self.drive
             end = min(steps, done + longest, self.drive if driven and self.drive else steps)
-            out, states = self.program.run(
-                stem, end - done, states, driven=driven, monitor=monitor
-            )
+            out, states = self.program.run(stem, end - done, states, driven=driven, monitor=monitor)
             # Half precision, as autocast leaves it, is too coarse to sum over time.
             yield out.to(torch.promote_types(out.dtype, torch.float32))
             done = end

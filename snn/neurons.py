@@ -150,9 +150,7 @@ class LIF(Neuron):
         firing: Firing | None = None,
         folded: bool = False,
     ) -> None:
-        super().__init__(
-            threshold, initial=initial, ceiling=ceiling, firing=firing, folded=folded
-        )
+        super().__init__(threshold, initial=initial, ceiling=ceiling, firing=firing, folded=folded)
         value = torch.as_tensor(leak, dtype=threshold.dtype, device=threshold.device)
         if not bool(((value > 0) & (value <= 1)).all()):
             raise ValueError("a leak must lie in (0, 1]; 1 means a neuron without leak")
@@ -193,9 +191,7 @@ class SignedIF(Neuron):
         firing: Firing | None = None,
         folded: bool = False,
     ) -> None:
-        super().__init__(
-            threshold, initial=initial, ceiling=ceiling, firing=firing, folded=folded
-        )
+        super().__init__(threshold, initial=initial, ceiling=ceiling, firing=firing, folded=folded)
         if not isinstance(self.firing.reset, SoftReset):
             raise ValueError("a signed neuron resets softly; use Firing(reset=SoftReset())")
         self.limit = limit
@@ -255,7 +251,8 @@ class CumulativeMaxPool2d(Temporal):
         x = x.to(torch.promote_types(x.dtype, torch.float32))
         seen = torch.zeros_like(x[0]) if state is None else state.membrane
         sums = torch.cat([seen.unsqueeze(0), x]).cumsum(0)
-        pooled = self.ann(sums.flatten(0, 1)).unflatten(0, sums.shape[:2])
+        pooled = self.ann(sums.flatten(0, 1))
+        pooled = pooled.view(*sums.shape[:2], *pooled.shape[1:])
         return pooled.diff(dim=0), State(sums[-1])
 
     def extra_repr(self) -> str:

@@ -92,9 +92,7 @@ class Program:
         self._nodes = [n for n in graph.nodes if n.op != "output"]
         (output,) = [n for n in graph.nodes if n.op == "output"]
         self._output: Node = output.args[0]
-        self._body = [
-            n for n in self._nodes if self._depends[n] in (Depends.TIME, Depends.SIZES)
-        ]
+        self._body = [n for n in self._nodes if self._depends[n] in (Depends.TIME, Depends.SIZES)]
         self._undriven = {n: _undriven_args(n, self._depends) for n in self._body}
         self._free_all = _last_uses(self._nodes, self._output)
         self._free_body = _last_uses(self._body, self._output)

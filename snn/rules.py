@@ -13,7 +13,7 @@ _LINEAR = POOLING | SHAPES | SUMS | set(WEIGHTED)
 _PADS = {aten.pad.default, aten.constant_pad_nd.default}
 _REMEDY = "replace it by ReLU or ReLU6 and retrain, or take a network without it"
 _REMEDIES = {
-    "batch_norm": "call eval() before the network is built into yours, or give it running statistics",
+    "batch_norm": "give it running statistics and call eval() on the network",
     "dropout": "call eval() on the network",
     "softmax": "leave the softmax out of the network: the answer's order does not need it",
     "log_softmax": "leave the softmax out of the network: the answer's order does not need it",

@@ -18,6 +18,7 @@ from .description import describe, rebuild
 from .errors import StorageError
 from .network import SpikingNetwork
 
+
 def save(snn: SpikingNetwork, path: str | Path) -> Path:
     """Write a spiking network to one safetensors file and return its path.
 

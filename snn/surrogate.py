@@ -169,5 +169,5 @@ def fire(distance: Tensor, surrogate: Surrogate, *, strict: bool = False) -> Ten
         >>> fire(torch.tensor([-0.1, 0.0, 0.1]), Triangle())
         tensor([0., 1., 1.])
     """
-    spikes: Tensor = _Fire.apply(distance, surrogate, strict)  # type: ignore[no-untyped-call]
+    spikes: Tensor = _Fire.apply(distance, surrogate, strict)
     return spikes

@@ -1,42 +1,62 @@
 """spiketune: convert pretrained networks into spiking ones, fine-tune them, compare budgets.
 
+Each name is imported when it is first used, so that one room costs no other room's imports.
+
 Example:
     >>> import spiketune as st
     >>> ann = st.load_ann("digits_resnet")
-    >>> train = st.load_data("digits", "train", cfg=ann.pretrained_cfg)
+    >>> train = st.load_data("digits", "train", cfg=ann)
     >>> snn = st.to_snn(ann, train.tensors[0], st.Ternary(steps=8))
-    >>> snn.report.neurons > 0
-    True
+    >>> snn.report.neurons
+    7
 """
 
-from spiketune.compare import Table, sweep
-from spiketune.convert import MSE, Binary, Max, Percentile, Ternary, check, to_snn
-from spiketune.finetune import SurrogateBPTT, Training, tune
-from spiketune.snn import (
-    ConversionError,
-    SpikingNetwork,
-    SpiketuneError,
-    costs,
-    load,
-    save,
-)
-from spiketune.zoo import (
-    data_info,
-    list_data,
-    list_models,
-    load_ann,
-    load_data,
-    photographs,
-    spiking,
-    twin,
-)
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from spiketune.compare import Table, sweep
+    from spiketune.convert import MSE, Binary, Max, Method, Percentile, Ternary, check, to_snn
+    from spiketune.finetune import History, Rule, SurrogateBPTT, Training, tune
+    from spiketune.snn import ConversionError, SpiketuneError, SpikingNetwork, costs, load, save
+    from spiketune.zoo import (
+        data_info,
+        list_data,
+        list_models,
+        load_ann,
+        load_data,
+        photographs,
+        spiking,
+        twin,
+    )
+
+_ROOMS = {
+    "compare": ("Table", "sweep"),
+    "convert": ("Binary", "MSE", "Max", "Method", "Percentile", "Ternary", "check", "to_snn"),
+    "finetune": ("History", "Rule", "SurrogateBPTT", "Training", "tune"),
+    "snn": ("ConversionError", "SpiketuneError", "SpikingNetwork", "costs", "load", "save"),
+    "zoo": (
+        "data_info",
+        "list_data",
+        "list_models",
+        "load_ann",
+        "load_data",
+        "photographs",
+        "spiking",
+        "twin",
+    ),
+}
+_ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}
 
 __all__ = [
     "MSE",
     "Binary",
     "ConversionError",
+    "History",
     "Max",
+    "Method",
     "Percentile",
+    "Rule",
     "SpiketuneError",
     "SpikingNetwork",
     "SurrogateBPTT",
@@ -59,3 +79,13 @@ __all__ = [
     "tune",
     "twin",
 ]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _ROOM_OF:
+        raise AttributeError(f"spiketune has no {name!r}; dir(spiketune) lists what it has")
+    return getattr(import_module(f"spiketune.{_ROOM_OF[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

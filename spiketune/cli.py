@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from jsonargparse import auto_cli
 
@@ -12,7 +13,7 @@ from spiketune.snn import SpiketuneError
 from . import commands
 from .demo import demo
 
-COMMANDS = {
+COMMANDS: dict[str, Any] = {
     "demo": demo,
     "models": commands.models,
     "check": commands.check,

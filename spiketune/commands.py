@@ -55,8 +55,7 @@ def _loader(
     shuffle: bool = False,
 ) -> Loader:
     """Return the images of one split, prepared for the network."""
-    cfg = getattr(network, "pretrained_cfg", None)
-    images = st.load_data(data, split, root, cfg=cfg, limit=limit)
+    images = st.load_data(data, split, root, cfg=network, limit=limit)
     return DataLoader(images, batch_size=batch, shuffle=shuffle)
 
 
@@ -101,10 +100,11 @@ def check(
         json: file to write the report to, as well.
     """
     ann = st.load_ann(model, pretrained, checkpoint, num_classes, in_chans)
-    channels, height, width = ann.pretrained_cfg["input_size"]
+    batch = None
     if image_size is not None:
-        height = width = image_size
-    report = st.check(ann, torch.zeros(1, channels, height, width))
+        channels = dict(ann.pretrained_cfg)["input_size"][0]  # type: ignore[arg-type]
+        batch = torch.zeros(1, channels, image_size, image_size)
+    report = st.check(ann, batch)
     print(report)
     if json is not None:
         json.parent.mkdir(parents=True, exist_ok=True)
@@ -136,7 +136,8 @@ def convert(
     Args:
         model: timm or torchvision name, or a bundled one; `spiketune models` lists them.
         out: .safetensors file to write.
-        data: digits, mnist, fashion-mnist, cifar10, cifar100, imagenette or folder; calibration reads its training split.
+        data: digits, mnist, fashion-mnist, cifar10, cifar100, imagenette or folder;
+            calibration reads its training split.
         root: folder to look in first; then $SPIKETUNE_DATA, the system's places, a download.
         limit: at most so many images of each split.
         batch: batch size.
@@ -186,7 +187,8 @@ def tune(
         steps: step budget to train for.
         out: .safetensors file to write.
         epochs: passes over the training images.
-        data: digits, mnist, fashion-mnist, cifar10, cifar100, imagenette or folder; training and test split.
+        data: digits, mnist, fashion-mnist, cifar10, cifar100, imagenette or folder;
+            its training and its test split.
         root: folder to look in first; then $SPIKETUNE_DATA, the system's places, a download.
         limit: at most so many images of each split.
         batch: batch size.
@@ -238,7 +240,8 @@ def sweep(
         networks: .safetensors files of `convert` or `tune`.
         steps: largest budget; all from 1 on come out of one simulation.
         out: folder for table.csv, table.json, curves.png and report.html.
-        data: digits, mnist, fashion-mnist, cifar10, cifar100, imagenette or folder; its test split.
+        data: digits, mnist, fashion-mnist, cifar10, cifar100, imagenette or folder;
+            its test split.
         root: folder to look in first; then $SPIKETUNE_DATA, the system's places, a download.
         limit: at most so many images of each split.
         batch: batch size.
@@ -267,9 +270,7 @@ def _network(network: Path, steps: int, data: str) -> st.SpikingNetwork:
         return st.load(network)
     info = st.data_info(data)
     channels, height, _ = info.input_size
-    return st.spiking(
-        str(network), info.num_classes, steps, in_chans=channels, image_size=height
-    )
+    return st.spiking(str(network), info.num_classes, steps, in_chans=channels, image_size=height)
 
 
 def _print_epoch(epoch: Epoch) -> None:

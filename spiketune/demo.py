@@ -24,10 +24,10 @@ def demo(out: Path = Path("runs/demo"), steps: int = 16, seed: int = 0) -> None:
     """
     torch.manual_seed(seed)
     ann = st.load_ann("digits_resnet")
-    train = st.load_data("digits", "train", cfg=ann.pretrained_cfg)
-    test = st.load_data("digits", "test", cfg=ann.pretrained_cfg)
+    train = st.load_data("digits", "train", cfg=ann)
+    test = st.load_data("digits", "test", cfg=ann)
     images = DataLoader(train, batch_size=64)
-    print(f"digits_resnet and {len(train)} + {len(test)} digits; step budgets 1 to {steps}\n")
+    print(f"digits_resnet and scikit-learn's digits; step budgets 1 to {steps}\n")
 
     models: dict[str, torch.nn.Module] = {"ANN": ann}
     models["binary, max"] = st.to_snn(ann, images, st.Binary(steps=steps, threshold=st.Max()))

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import Dataset, Subset
 
 from .colour import Request, cifar, folder, imagenette
-from .data_sets import Split, data_info
+from .data_sets import Split, cfg_of, data_info
 from .errors import DataError
 from .grey import digits, idx_images
 from .image_tensors import ImageTensors, preparation
@@ -25,7 +25,7 @@ def load_data(
     name: str,
     split: Split,
     root: str | Path | None = None,
-    cfg: Mapping[str, object] | None = None,
+    cfg: Mapping[str, object] | nn.Module | None = None,
     limit: int | None = None,
     download: bool = True,
     augment: bool = False,
@@ -39,7 +39,7 @@ def load_data(
         name: A name that ``list_data`` gives.
         split: ``train`` or ``test``.
         root: The folder to look in first; ``folder`` needs it.
-        cfg: The network's ``pretrained_cfg``, which decides size, channels, mean, std and
+        cfg: The network, or its ``pretrained_cfg``, which decides size, channels, mean, std and
             interpolation; without it the data set's own hold.
         limit: Keep so many images only, drawn evenly at random and always the same ones.
         download: Whether the set may be fetched.
@@ -54,7 +54,7 @@ def load_data(
     Example:
         >>> from spiketune.zoo import load_ann, load_data
         >>> ann = load_ann("digits_resnet")
-        >>> test = load_data("digits", "test", cfg=ann.pretrained_cfg)
+        >>> test = load_data("digits", "test", cfg=ann)
         >>> len(test), test[0][0].shape
         (599, torch.Size([1, 8, 8]))
     """
@@ -66,7 +66,7 @@ def load_data(
     if augment and split == "test":
         raise DataError("augment=True is for training images, leave it out for the test split")
     request = Request(
-        name=name, split=split, root=root, cfg=cfg, download=download, augment=augment
+        name=name, split=split, root=root, cfg=cfg_of(cfg), download=download, augment=augment
     )
     return LOADERS[name](request, limit)
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from torch import nn
+
 from .errors import DataError
 
-__all__ = ["DATA", "DataInfo", "Split", "data_info", "list_data"]
+__all__ = ["DATA", "DataInfo", "Split", "cfg_of", "data_info", "list_data"]
 
 Split = Literal["train", "test"]
 
@@ -169,3 +172,17 @@ def data_info(name: str) -> DataInfo:
     raise DataError(
         f"there is no data set {name!r}, name {choice}; your own images go by the name folder"
     )
+
+
+def cfg_of(network: Mapping[str, object] | nn.Module | None) -> Mapping[str, object] | None:
+    """Return a network's preprocessing; a configuration, or None, as it is.
+
+    Example:
+        >>> from torch import nn
+        >>> cfg_of(nn.Identity()), cfg_of({"mean": (0.5,)})
+        (None, {'mean': (0.5,)})
+    """
+    if not isinstance(network, nn.Module):
+        return network
+    cfg = getattr(network, "pretrained_cfg", None)
+    return cfg if isinstance(cfg, Mapping) else None

@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from .colour import image_transform
-from .data_sets import DATA
+from .data_sets import DATA, cfg_of
 from .errors import DataError
 
 __all__ = ["photographs"]
@@ -28,13 +28,13 @@ CROPS = {
 }
 
 
-def photographs(cfg: Mapping[str, object]) -> tuple[Tensor, list[str]]:
+def photographs(cfg: Mapping[str, object] | nn.Module) -> tuple[Tensor, list[str]]:
     """Return ten colour photographs in six fixed crops each, prepared for a network.
 
     They have no labels; they serve to calibrate, and to see whether two networks agree.
 
     Args:
-        cfg: The network's ``pretrained_cfg``.
+        cfg: The network, or its ``pretrained_cfg``.
 
     Returns:
         Images ``[60, C, H, W]``, and a name such as ``chelsea/centre`` for each; the crops of
@@ -49,7 +49,7 @@ def photographs(cfg: Mapping[str, object]) -> tuple[Tensor, list[str]]:
         >>> images.shape, names[0]
         (torch.Size([60, 3, 32, 32]), 'china/whole')
     """
-    transform = image_transform(DATA["folder"], cfg)
+    transform = image_transform(DATA["folder"], cfg_of(cfg))
     images, names = [], []
     for name, picture in _pictures():
         for crop, (share, down, right) in CROPS.items():

@@ -7,6 +7,7 @@ currents, its statistics shared by all steps (Ledinauskas et al. 2020).
 from __future__ import annotations
 
 import difflib
+from typing import Any
 
 import timm
 import torch
@@ -57,11 +58,9 @@ def spiking(
         near = difflib.get_close_matches(name, timm.list_models(), n=3)
         hint = f"did you mean {', '.join(near)}?" if near else "timm.list_models() has them all"
         raise ModelError(f"no timm network is called {name!r}; {hint}")
-    ann = timm.create_model(name, num_classes=num_classes, in_chans=in_chans)
-    height, width = ann.pretrained_cfg["input_size"][1:]
-    if image_size is not None:
-        height = width = image_size
-    return twin(ann, steps, (in_chans, height, width), leak=leak, label=name)
+    ann: Any = timm.create_model(name, num_classes=num_classes, in_chans=in_chans)
+    sides = (image_size, image_size) if image_size else ann.pretrained_cfg["input_size"][1:]
+    return twin(ann, steps, (in_chans, *sides), leak=leak, label=name)
 
 
 def twin(
@@ -99,7 +98,9 @@ def _keep_batch_norms(net: GraphModule) -> list[Row]:
         path, dimensions = node.meta["path"], len(node.meta["shape"])
         kind = nn.BatchNorm2d if dimensions == 4 else nn.BatchNorm1d
         norm = kind(node.meta["shape"][1], eps=node.args[7])
-        held = dict(zip(("weight", "bias", "running_mean", "running_var"), node.args[1:5], strict=True))
+        held = dict(
+            zip(("weight", "bias", "running_mean", "running_var"), node.args[1:5], strict=True)
+        )
         state = {
             key: net.get_parameter(arg.target)
             if "running" not in key

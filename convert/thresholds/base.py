@@ -68,7 +68,7 @@ class Threshold(ABC):
 
     @abstractmethod
     def balance(self, histogram: Histogram, steps: int) -> Tensor:
-        """Return ``θ [C]`` for a layer whose neurons answer after ``steps`` steps.
+        """Return ``θ [C]`` for a layer whose neurons are driven for ``steps`` steps.
 
         A channel that was never active has no threshold of its own; its entry may be zero.
         """
