@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -47,7 +48,15 @@ def check(ann: nn.Module, images: Tensor | None = None) -> Report:
     like = next(ann.parameters(), torch.empty(()))
     net, rows = prepare(ann, example.to(like.device, like.dtype))
     draft = SpikingNetwork(net, steps=1, input_shape=tuple(example.shape[1:]))
-    return Report((*rows, *operation_rows(draft)))
+    operations = operation_rows(draft)
+    if any(row.became == "refused" for row in rows):
+        # Behind an operation without a rule nothing would be computed once an image.
+        note = "fed by values that are no spikes"
+        operations = tuple(
+            replace(row, became="dense", note=note) if row.became == "stem" else row
+            for row in operations
+        )
+    return Report((*rows, *operations))
 
 
 def to_snn(ann: nn.Module, images: Tensor | Iterable[object], config: Method) -> SpikingNetwork:
@@ -68,8 +77,8 @@ def to_snn(ann: nn.Module, images: Tensor | Iterable[object], config: Method) ->
 
     Raises:
         ConversionError: if anything has no rule: module path, what it is, what to do.
-        SpiketuneError: on calibration images that are missing or not finite.
-        TypeError: if ``config`` is no conversion method.
+        SpiketuneError: on calibration images that are missing or not finite, or if ``config`` is
+            no conversion method.
 
     Example:
         >>> import timm, spiketune as st

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from abc import ABC
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
 from torch import Tensor
 
-from spiketune.snn import Neuron
+from spiketune.snn import Neuron, SpiketuneError
 from spiketune.snn.network import check_steps
 
 from .observe import Granularity
@@ -21,7 +20,7 @@ _BUILDERS: dict[type[Method], Build[Method]] = {}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Method(ABC):
+class Method:
     """What every conversion method has; subclasses say which neuron stands for an activation.
 
     Attributes:
@@ -78,9 +77,9 @@ def builder_of(method: Method) -> Build[Method]:
     """Return the function registered for the type of ``method``.
 
     Raises:
-        TypeError: if there is none.
+        SpiketuneError: if there is none.
     """
     if type(method) not in _BUILDERS:
         known = ", ".join(sorted(cls.__name__ for cls in _BUILDERS))
-        raise TypeError(f"{type(method).__name__} is no conversion method; use one of {known}")
+        raise SpiketuneError(f"{type(method).__name__} is no conversion method; use one of {known}")
     return _BUILDERS[type(method)]

@@ -96,11 +96,8 @@ class _Counter:
     def __init__(self, snn: SpikingNetwork) -> None:
         self.net = snn.net
         self.depends = dependencies(snn.net.graph, snn.net)
-        like = next(iter(snn.parameters()))
-        image = torch.zeros(1, *snn.input_shape, device=like.device, dtype=like.dtype)
-        with torch.no_grad():
-            self.shapes = snn.program.shapes(image)
-        self.like = like
+        self.shapes = snn.shapes()
+        self.like = next(iter(snn.parameters()))
         self.carries_spikes: dict[Node, bool] = {}
         self.values: Values = {}
         self.sources: dict[str, Tensor] = {}

@@ -105,7 +105,8 @@ def revive(data: dict[str, Any], state: dict[str, torch.Tensor], training: bool)
 
     Example:
         >>> import pickle, spiketune as st
-        >>> snn = st.to_snn(nn.Sequential(nn.ReLU(), nn.Linear(4, 2)), torch.rand(9, 4), st.Binary())
+        >>> ann = nn.Sequential(nn.ReLU(), nn.Linear(4, 2))
+        >>> snn = st.to_snn(ann, torch.rand(9, 4), st.Binary())
         >>> pickle.loads(pickle.dumps(snn)).steps
         16
     """

@@ -10,8 +10,6 @@ from __future__ import annotations
 
 from copy import deepcopy
 from math import prod
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 from torch.fx import Node
@@ -54,10 +52,7 @@ class _Folder:
 
     def __init__(self, snn: SpikingNetwork) -> None:
         self.net = snn.net
-        like = next(iter(snn.parameters()))
-        image = torch.zeros(1, *snn.input_shape, device=like.device, dtype=like.dtype)
-        with torch.no_grad():
-            self.shapes: dict[Node, Any] = snn.program.shapes(image)
+        self.shapes = snn.shapes()
 
     def push(self, node: Node, scale: Tensor) -> None:
         """Make every user of ``node`` (now short of ``scale``) come out as before."""

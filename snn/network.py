@@ -7,7 +7,7 @@ from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
-from torch.fx import GraphModule
+from torch.fx import GraphModule, Node
 
 from .errors import SpiketuneError
 from .neurons import Neuron
@@ -74,6 +74,20 @@ class SpikingNetwork(nn.Module):
         if self._program is None:
             self._program = Program(self.net.graph, self.net)
         return self._program
+
+    def shapes(self, batch: int = 1) -> dict[Node, Any]:
+        """Return every value's shape, and every size's number, for so many images.
+
+        Runs once on zeros, in evaluation mode so that no statistics move.
+        """
+        like = next(iter(self.parameters()))
+        image = torch.zeros(batch, *self.input_shape, device=like.device, dtype=like.dtype)
+        was_training = self.training
+        self.eval()
+        with torch.no_grad():
+            found = self.program.shapes(image)
+        self.train(was_training)
+        return found
 
     def neurons(self) -> Iterator[tuple[str, Neuron]]:
         """Yield the name of each neuron's node, as monitors see it, and the neuron."""

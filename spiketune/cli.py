@@ -6,9 +6,12 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from jsonargparse import auto_cli
+from jsonargparse import auto_cli, set_parsing_settings
 
-from spiketune.snn import SpiketuneError
+from spiketune.convert import Method
+from spiketune.convert.thresholds import Threshold
+from spiketune.finetune import Rule
+from spiketune.snn import SpiketuneError, Surrogate
 
 from . import commands
 from .demo import demo
@@ -31,12 +34,13 @@ def main(args: Sequence[str] | None = None) -> None:
         >>> main(["models", "--source=bundled"])  # doctest: +ELLIPSIS
         digits_resnet ...
     """
+    set_parsing_settings(subclasses_enabled=[Method, Rule, Threshold, Surrogate])
     try:
         auto_cli(
             COMMANDS,
             args=None if args is None else list(args),
             as_positional=False,
-            parser_mode="yaml",
+            prog="spiketune",
             description=DESCRIPTION,
         )
     except SpiketuneError as error:
