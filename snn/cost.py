@@ -101,7 +101,7 @@ class _Counter:
         self.carries_spikes: dict[Node, bool] = {}
         self.values: Values = {}
         self.sources: dict[str, Tensor] = {}
-        self.total = torch.zeros((), device=like.device)
+        self.total = torch.zeros((), device=self.like.device)
         self.becomes: dict[str, tuple[str, int]] = {}
         self.neurons = 0
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from copy import deepcopy
 from math import prod
-import torch
+
 from torch import Tensor, nn
 from torch.fx import Node
 
