@@ -13,6 +13,7 @@ import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import timm
 import torch
@@ -43,6 +44,7 @@ class Settings:
         batch: images at once.
         threads: of torch.
         steps: largest budget compared.
+        stage: the one stage to run; ``tuned`` and ``direct`` may run side by side.
     """
 
     data: str | None = None
@@ -50,10 +52,11 @@ class Settings:
     results: Path = Path("docs/results/fashion_mnist")
     ann_epochs: int = 10
     tune_epochs: int = 2
-    direct_epochs: int = 4
+    direct_epochs: int = 2
     batch: int = 128
     threads: int = 2
-    steps: int = 32
+    steps: int = 16
+    stage: Literal["all", "ann", "tuned", "direct"] = "all"
 
 
 def train_ann(settings: Settings, path: Path) -> None:
@@ -103,9 +106,8 @@ def train_snn(
     return snn
 
 
-def main(settings: Settings) -> None:
-    """Run every stage that has not left its file yet, then compare all of them."""
-    torch.set_num_threads(settings.threads)
+def networks(settings: Settings) -> dict[str, nn.Module]:
+    """Return every network to compare, trained or loaded."""
     weights = settings.work / "ann.safetensors"
     if not weights.exists():
         train_ann(settings, weights)
@@ -117,20 +119,29 @@ def main(settings: Settings) -> None:
 
     models: dict[str, nn.Module] = {"ANN": ann}
     models["binary, max"] = st.to_snn(ann, images, st.Binary(threshold=st.Max()))
-    models["binary, 99.9 %"] = st.to_snn(ann, images, st.Binary(threshold=st.Percentile()))
     models["binary, MSE"] = st.to_snn(ann, images, st.Binary(steps=16))
-    models["ternary, MSE, made for T=8"] = st.to_snn(ann, images, st.Ternary(steps=8))
-    models["ternary, MSE, made for T=16"] = st.to_snn(ann, images, st.Ternary(steps=16))
-    models["ternary, tuned at T=4"] = train_snn(
-        st.to_snn(ann, images, st.Ternary(steps=BUDGET)),
-        settings, "tuned", settings.tune_epochs, 1e-3, ann,
-    )  # fmt: skip
-    torch.manual_seed(0)
-    models["direct at T=4"] = train_snn(
-        st.spiking("resnet10t", 10, BUDGET, in_chans=1, image_size=28),
-        settings, "direct", settings.direct_epochs, 3e-3, None,
-    )  # fmt: skip
+    models["ternary, for T=8"] = st.to_snn(ann, images, st.Ternary(steps=8))
+    models["ternary, for T=16"] = st.to_snn(ann, images, st.Ternary(steps=16))
+    if settings.stage in ("all", "tuned"):
+        models["ternary, tuned at T=4"] = train_snn(
+            st.to_snn(ann, images, st.Ternary(steps=BUDGET)),
+            settings, "tuned", settings.tune_epochs, 1e-3, ann,
+        )  # fmt: skip
+    if settings.stage in ("all", "direct"):
+        torch.manual_seed(0)
+        models["direct at T=4"] = train_snn(
+            st.spiking("resnet10t", 10, BUDGET, in_chans=1, image_size=28),
+            settings, "direct", settings.direct_epochs, 3e-3, None,
+        )  # fmt: skip
+    return models
 
+
+def main(settings: Settings) -> None:
+    """Run every stage that has not left its file yet, then compare all of them."""
+    torch.set_num_threads(settings.threads)
+    models = networks(settings)
+    if settings.stage != "all":
+        return
     test = st.load_data("fashion-mnist", "test", settings.data)
     table = st.sweep(models, DataLoader(test, 250), settings.steps)
     print(table)
