@@ -15,7 +15,7 @@ from spiketune.snn.cost import operation_rows
 from spiketune.snn.placing import place_neurons
 from spiketune.snn.rules import refusals, refuse
 
-from .method import Method, builder_of
+from .method import Method, brief, builder_of
 from .observe import collect, histograms
 from .passes import fold_batch_norms, gate_max_pools, move_max_pools
 from .thresholds import Histogram
@@ -113,7 +113,7 @@ def to_snn(ann: nn.Module, images: Tensor | Iterable[object], config: Method) ->
     net.recompile()
     snn.report = Report((*rows, *operation_rows(snn)))
     snn.about = {
-        "method": repr(config),
+        "method": brief(config),
         "spikes": config.spikes,
         "calibration_images": len(found),
         "seconds": round(time.perf_counter() - began, 3),

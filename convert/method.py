@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from typing import TypeVar
 
 from torch import Tensor
@@ -83,3 +83,21 @@ def builder_of(method: Method) -> Build[Method]:
         known = ", ".join(sorted(cls.__name__ for cls in _BUILDERS))
         raise SpiketuneError(f"{type(method).__name__} is no conversion method; use one of {known}")
     return _BUILDERS[type(method)]
+
+
+def brief(settings: object) -> str:
+    """Return the settings in one line: steps, rules, and whatever is not at its default.
+
+    Example:
+        >>> from spiketune.convert import Max, Ternary
+        >>> brief(Ternary(steps=8, threshold=Max(), per="layer"))
+        "Ternary(steps=8, threshold=Max(), per='layer')"
+    """
+    if not is_dataclass(settings) or isinstance(settings, type):
+        return repr(settings)
+    shown = [
+        f"{field.name}={brief(getattr(settings, field.name))}"
+        for field in fields(settings)
+        if field.name in ("steps", "threshold") or getattr(settings, field.name) != field.default
+    ]
+    return f"{type(settings).__name__}({', '.join(shown)})"

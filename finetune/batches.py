@@ -105,6 +105,8 @@ def unpack(batch: Sequence[Tensor], place: Place, where: str) -> tuple[Tensor, T
         raise TuneError(
             f"{where}: images of type {images.dtype}; scale them to floats as for the conversion"
         )
+    if not bool(images.isfinite().all()):
+        raise TuneError(f"{where}: the images hold NaN or infinity; check their preprocessing")
     if labels.shape != images.shape[:1] or labels.is_floating_point():
         raise TuneError(
             f"{where}: labels of shape {list(labels.shape)} and type {labels.dtype} for "

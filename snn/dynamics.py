@@ -176,15 +176,17 @@ def signed_if_step(
     if state.tracer is None:
         raise ValueError("a signed neuron needs a tracer; start it with State(membrane, tracer)")
     membrane = state.membrane + current
-    up = fire(membrane / threshold - 1, firing.surrogate, strict=firing.strict)
+    relative = membrane / threshold
+    up = fire(relative - 1, firing.surrogate, strict=firing.strict)
     if limit is not None:
         up = up * (state.tracer < limit)
     # Strict on purpose: a membrane at exactly 0 holds no debt to pay back.
-    down = fire(-membrane / threshold, firing.surrogate, strict=True) * (state.tracer > 0)
+    down = fire(-relative, firing.surrogate, strict=True) * (state.tracer > 0)
     spikes = up - down
-    reset_by = spikes.detach() if firing.detach_reset else spikes
-    state = State(membrane - threshold * reset_by, state.tracer + spikes.detach())
-    return threshold * spikes, state
+    sent = threshold * spikes
+    detached = firing.detach_reset and spikes.requires_grad
+    taken = threshold * spikes.detach() if detached else sent
+    return sent, State(membrane - taken, state.tracer + spikes.detach())
 
 
 def over_time(step: Step, current: Tensor, state: State) -> tuple[Tensor, State]:

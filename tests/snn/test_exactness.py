@@ -93,7 +93,8 @@ def test_at_rest_equal_to_the_quantised_ann_bit_for_bit(
     torch.manual_seed(seed)
     ann = dyadic(Pools(norm=False, act=act))
     ann.first.weight.mul_(8)  # so that some activations pass 6
-    ann.hidden.bias.add_(0.25)
+    for layer in (ann.second, ann.third, ann.wide, ann.hidden):
+        layer.bias.add_(0.5)  # no layer all silent, whatever the seed
     x = dyadic_images(4, 1, 8, 8)
     snn = st.to_snn(ann, x, st.Ternary(drive=levels, threshold=st.Max()))
     for _, unit in snn.neurons():
@@ -114,9 +115,7 @@ def test_at_rest_equal_to_the_quantised_ann_bit_for_bit(
 @pytest.mark.parametrize("act", [functional.relu, functional.relu6])
 @pytest.mark.parametrize("levels", [5, 12])
 @torch.no_grad()
-def test_at_rest_equal_to_the_quantised_ann_with_any_weights(
-    act: Activation, levels: int
-) -> None:
+def test_at_rest_equal_to_the_quantised_ann_with_any_weights(act: Activation, levels: int) -> None:
     ann = Pools(norm=True, act=act).double().eval()
     nn.init.uniform_(ann.norm.running_mean, -0.2, 0.2)
     nn.init.uniform_(ann.norm.running_var, 0.002, 0.01)
@@ -132,9 +131,7 @@ def test_at_rest_equal_to_the_quantised_ann_with_any_weights(
     for a, b in zip(counts, seen_before_pooling(quantise.counts), strict=True):
         assert torch.equal(a, b)
     torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
-    torch.testing.assert_close(
-        at_rest(snn.fold(), x, levels)[0], expected, rtol=1e-12, atol=1e-12
-    )
+    torch.testing.assert_close(at_rest(snn.fold(), x, levels)[0], expected, rtol=1e-12, atol=1e-12)
 
 
 @torch.no_grad()
