@@ -140,8 +140,7 @@ def still(name: str, reason: str) -> object:
     "name",
     [
         "test_vit",
-        "test_convnext",
-        still("test_efficientnet", CHECK),
+        "test_efficientnet",
         still("test_nfnet", "a batch_norm on weights is taken for one on images"),
         still("test_byobnet", CHECK),
     ],

@@ -85,7 +85,7 @@ def seen_before_pooling(counts: list[Tensor]) -> list[Tensor]:
 
 @pytest.mark.parametrize("act", [functional.relu, functional.relu6])
 @pytest.mark.parametrize("levels", [1, 4, 16])
-@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("seed", [0, 1])
 @torch.no_grad()
 def test_at_rest_equal_to_the_quantised_ann_bit_for_bit(
     act: Activation, levels: int, seed: int
@@ -137,7 +137,8 @@ def test_at_rest_equal_to_the_quantised_ann_with_any_weights(act: Activation, le
 @torch.no_grad()
 def test_more_levels_come_closer_to_the_ann() -> None:
     ann = Pools(norm=False, act=functional.relu).double().eval()
-    x = torch.rand(16, 1, 8, 8, dtype=torch.float64)
+    x = torch.rand(6, 1, 8, 8, dtype=torch.float64)
+    x *= torch.linspace(0.1, 1, 6).view(-1, 1, 1, 1)  # dark ones and bright ones
     errors = []
     for levels in (2, 8, 32, 128):
         snn = st.to_snn(ann, x, st.Ternary(steps=levels, drive=levels, threshold=st.Max()))

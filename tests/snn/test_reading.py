@@ -1,4 +1,4 @@
-"""Reading: whatever way a network is written, its graph computes the same and it stays as it was."""
+"""Reading: however a network is written, its graph computes the same, and it stays as it was."""
 
 from __future__ import annotations
 

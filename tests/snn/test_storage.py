@@ -22,8 +22,8 @@ from spiketune.snn import (
     ATan,
     Firing,
     HardReset,
-    SpikingNetwork,
     SpiketuneError,
+    SpikingNetwork,
     StorageError,
 )
 
@@ -74,7 +74,7 @@ def tuned() -> SpikingNetwork:
 def odd() -> SpikingNetwork:
     """A neuron with every setting off its default, and thresholds of single neurons."""
     snn = direct()
-    (name, unit), *_ = snn.neurons()
+    (name, _), *_ = snn.neurons()
     node = next(n for n in snn.net.graph.nodes if n.name == name)
     firing = Firing(reset=HardReset(to=0.25), strict=True, surrogate=ATan(alpha=3.0))
     leak = torch.full((4, 1, 1), 0.75)
@@ -338,7 +338,7 @@ def test_a_tensor_of_another_shape_is_refused(good: Path, tmp_path: Path) -> Non
     refused(tmp_path / "missing.safetensors", "missing")
 
 
-def test_a_save_that_fails_leaves_the_old_file_and_no_rest(
+def test_a_save_that_fails_leaves_the_old_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     snn = converted()
