@@ -13,11 +13,11 @@ from torch.fx import GraphModule
 from spiketune.snn import IF, ConversionError, Report, Row, SpikingNetwork, read
 from spiketune.snn.cost import operation_rows
 from spiketune.snn.placing import place_neurons
-from spiketune.snn.rules import refusals, refuse
+from spiketune.snn.rules import refusals, refuse, refuse_mixing
 
 from .method import Method, brief, builder_of
 from .observe import collect, histograms
-from .passes import fold_batch_norms, gate_max_pools, move_max_pools
+from .passes import fold_batch_norms, fold_constants, gate_max_pools, move_max_pools
 from .thresholds import Histogram
 
 # How far the rewritten graph may lie from the network, relative to its largest answer: a few
@@ -101,8 +101,8 @@ def to_snn(ann: nn.Module, images: Tensor | Iterable[object], config: Method) ->
     ).eval()
     _compare(ann, snn, found[:16].to(like.device))
     for name, histogram in histograms(snn, found, config.per).items():
-        threshold = _threshold(histogram, config, name)
         node = next(n for n in net.graph.nodes if n.name == name)
+        threshold = _threshold(histogram, config, node.meta["path"])
         ceiling = net.get_submodule(node.target).ceiling
         assert ceiling is None or isinstance(ceiling, float)
         if ceiling is not None:
@@ -125,6 +125,7 @@ def prepare(ann: nn.Module, example: Tensor) -> tuple[GraphModule, list[Row]]:
     """Return the graph with neurons in it, not balanced yet, and the report's rows so far."""
     net = read(ann, example)
     rows = [Row(path, "dropout", "removed", "idle in evaluation") for path in net.meta["removed"]]
+    fold_constants(net)
     rows += fold_batch_norms(net)
     rows += move_max_pools(net)
     one = torch.ones((), dtype=example.dtype, device=example.device)
@@ -145,6 +146,7 @@ def _compare(ann: nn.Module, snn: SpikingNetwork, images: Tensor) -> None:
             for module, training in was_training.items():
                 module.training = training
         found = snn.ann(images)
+        refuse_mixing(snn, images)
     worst = float((found - expected).abs().max() / expected.abs().max().clamp_min(1e-12))
     if not worst <= TOLERANCE:
         raise ConversionError(
@@ -154,13 +156,13 @@ def _compare(ann: nn.Module, snn: SpikingNetwork, images: Tensor) -> None:
         )
 
 
-def _threshold(histogram: Histogram, config: Method, name: str) -> Tensor:
+def _threshold(histogram: Histogram, config: Method, path: str) -> Tensor:
     """Balance, and give channels that were never active the largest threshold of the layer."""
     threshold = config.threshold.balance(histogram, config.drive or config.steps)
     silent = threshold <= 0
     if bool(silent.all()):
         raise ConversionError(
-            name,
+            path,
             "no activation above zero on any calibration image",
             "give more images, or check the network's weights",
         )

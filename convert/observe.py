@@ -43,6 +43,11 @@ def collect(images: Tensor | Iterable[object], limit: int) -> Tensor:
         raise SpiketuneError(
             "no calibration images: the tensor or loader is empty; give some training images"
         )
+    sizes = {tuple(batch.shape[1:]) for batch in batches}
+    if len(sizes) > 1:
+        raise SpiketuneError(
+            f"calibration images of several shapes ({sorted(sizes)[:2]}); resize them to one"
+        )
     found = torch.cat(batches)
     finite = found.isfinite().flatten(1).all(1)
     if not bool(finite.all()):

@@ -6,15 +6,40 @@ equals the network) and returns the rows that it adds to the report.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule, Node
+from torch.fx.node import map_arg
 
 from spiketune.snn import CumulativeMaxPool2d, Row
 from spiketune.snn.ops import ACTIVATIONS, CONVOLUTIONS, aten
 from spiketune.snn.placing import existing, free_name
 from spiketune.snn.program import Depends, dependencies
-from spiketune.snn.reading import BATCH_NORM
+from spiketune.snn.reading import BATCH_NORM, has_statistics
+
+
+def fold_constants(net: GraphModule) -> None:
+    """Compute once what depends on parameters only, such as standardised weights."""
+    depends = dependencies(net.graph, net)
+    values: dict[Node, Any] = {}
+    for node in list(net.graph.nodes):
+        if depends[node] != Depends.PARAMETERS or node.op == "output":
+            continue
+        if node.op == "get_attr":
+            values[node] = _tensor(net, node)
+            continue
+        args, kwargs = map_arg((node.args, node.kwargs), lambda n: values[n])
+        with torch.no_grad():
+            values[node] = node.target(*args, **kwargs)
+        outside = [user for user in node.users if depends[user] != Depends.PARAMETERS]
+        if outside and isinstance(values[node], Tensor):
+            with net.graph.inserting_before(node):
+                constant = _parameter(net, free_name(net, f"{node.name}_constant"), values[node])
+            for user in outside:
+                user.replace_input_with(node, constant)
+    net.graph.eliminate_dead_code()
 
 
 def fold_batch_norms(net: GraphModule) -> list[Row]:
@@ -26,6 +51,8 @@ def fold_batch_norms(net: GraphModule) -> list[Row]:
     """
     rows = []
     for node in net.graph.find_nodes(op="call_function", target=BATCH_NORM):
+        if not has_statistics(node):
+            continue  # refused by name
         scale, shift = _affine(net, node)
         source = node.args[0]
         foldable = source.target in CONVOLUTIONS or source.target is aten.linear.default

@@ -3,7 +3,7 @@
 from .batches import Loader, Precision
 from .errors import TuneError
 from .history import Epoch, History
-from .rules import Batch, Criterion, Learn, Outcome, Rule, Task, answer, register_rule
+from .rules import Batch, Criterion, Learn, Outcome, Rule, Task, register_rule
 from .surrogate_bptt import SurrogateBPTT
 from .trainer import tune
 from .training import Training
@@ -22,7 +22,6 @@ __all__ = [
     "Task",
     "Training",
     "TuneError",
-    "answer",
     "register_rule",
     "tune",
 ]

@@ -12,7 +12,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
 
-import torch
 from torch import Tensor
 
 from spiketune.snn import SpikingNetwork
@@ -40,6 +39,7 @@ class Batch(NamedTuple):
         taught: the teacher's answers ``[B, classes]``, None without a teacher.
 
     Example:
+        >>> import torch
         >>> Batch(torch.zeros(2, 1, 4, 4), torch.tensor([0, 1])).taught is None
         True
     """
@@ -58,6 +58,7 @@ class Outcome(NamedTuple):
         answers: ``[B, classes]``, for the training accuracy.
 
     Example:
+        >>> import torch
         >>> Outcome(torch.tensor(0.5), torch.zeros(2, 10)).loss.item()
         0.5
     """
@@ -106,7 +107,7 @@ def register_rule(rule: type[RuleT]) -> Callable[[Prepare[RuleT]], Prepare[RuleT
         >>> @register_rule(OneStep)
         ... def one_step(snn: SpikingNetwork, rule: OneStep, task: Task) -> Learn:
         ...     def learn(batch: Batch) -> Outcome:
-        ...         answers = answer(snn, batch.images, 1)
+        ...         answers = snn.answer(batch.images, 1)
         ...         return Outcome(task.criterion(answers, batch), answers)
         ...     return learn
     """
@@ -148,20 +149,3 @@ def require_neurons(snn: SpikingNetwork) -> None:
                 f"{name}: its threshold was folded into the weights and no longer trains with "
                 "them; tune before fold()"
             )
-
-
-def answer(snn: SpikingNetwork, images: Tensor, steps: int) -> Tensor:
-    """Return the answer ``y(T) [B, classes]`` after ``steps`` steps, whatever ``snn.steps`` says.
-
-    Args:
-        snn: the network.
-        images: ``[B, C, H, W]``.
-        steps: ``T``.
-
-    Returns:
-        The averaged outputs, in float32 even where autocast made the outputs shorter.
-    """
-    parts = []
-    for outputs in snn.outputs(images, steps):
-        parts.append(outputs.to(torch.promote_types(outputs.dtype, torch.float32)).sum(0))
-    return torch.stack(parts).sum(0) / min(steps, snn.drive or steps)

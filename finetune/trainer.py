@@ -20,7 +20,7 @@ from .errors import TuneError
 from .history import Epoch, History
 from .losses import as_teacher, ask, criterion
 from .randomness import generators, restore, seeded
-from .rules import Batch, Rule, Task, answer, prepare, require_neurons
+from .rules import Batch, Rule, Task, prepare, require_neurons
 from .training import Training, make_optimizer, make_schedule
 
 OnBatch = Callable[[int, int, float], None]
@@ -270,6 +270,6 @@ class _Run:
         with torch.no_grad(), self.place.precision():
             for number, raw in enumerate(loader, 1):
                 x, labels = unpack(raw, self.place, f"validation batch {number}")
-                right += int((answer(self.snn, x, self.task.steps).argmax(1) == labels).sum())
+                right += int((self.snn.answer(x, self.task.steps).argmax(1) == labels).sum())
                 images += len(x)
         return right / images

@@ -193,7 +193,12 @@ class _Counter:
             return self.shapes[node]
         if node in self.values:
             return self.values[node]
-        shape = self.shapes[node]
+        return self._zeros(self.shapes[node])
+
+    def _zeros(self, shape: Any) -> Any:
+        """Return zeros for a shape, a list of them for the parts of a split."""
+        if shape and isinstance(shape[0], tuple):
+            return [self._zeros(part) for part in shape]
         return torch.zeros(shape, device=self.like.device, dtype=self.like.dtype)
 
     def _pass_on(self, node: Node) -> Any:
@@ -204,8 +209,8 @@ class _Counter:
             terms = [arg for arg in args if isinstance(arg, Tensor)]
             return sum(terms[1:], terms[0])
         if node.target in SCALINGS:
-            (signal,) = [n for n in node.all_input_nodes if self.depends[n] == Depends.TIME]
-            return self._value(signal)
+            signals = [n for n in node.all_input_nodes if self.depends[n] == Depends.TIME]
+            return self._value(signals[0])
         if node.target in POOLING:
             return _sum_pool(node, args)
         if node.target in SHAPES:

@@ -74,6 +74,9 @@ def rebuild(data: dict[str, Any], origin: str) -> SpikingNetwork:
             f"{origin}: schema {data.get('schema')!r}, this version reads {SCHEMA!r}; "
             "install the spiketune that wrote it, or make it again"
         )
+    for name in (*data["modules"], *data["tensors"]):
+        if not all(part.replace("_", "a").isalnum() and part.isascii() for part in name.split(".")):
+            raise StorageError(f"{origin}: {name!r} is no module path; the file is none of ours")
     root = nn.Module()
     for name, unit in data["modules"].items():
         _attach(root, name, _rebuild_unit(unit, data["tensors"], name, origin))
@@ -87,7 +90,7 @@ def rebuild(data: dict[str, Any], origin: str) -> SpikingNetwork:
             holder.register_buffer(leaf, empty)
         else:
             holder.register_parameter(leaf, nn.Parameter(empty, requires_grad=info["trained"]))
-    graph = _rebuild_graph(data["nodes"], origin)
+    graph = _rebuild_graph(data, origin)
     net = GraphModule(root, graph)
     return SpikingNetwork(
         net,
@@ -224,29 +227,51 @@ def _name_of(node: Node) -> str:
     return name
 
 
-def _rebuild_graph(nodes: list[dict[str, Any]], origin: str) -> Graph:
+def _checked_target(item: dict[str, Any], data: dict[str, Any], origin: str) -> Any:
+    """Return what a node calls, if it is known.
+
+    A graph module writes names into generated code: whatever is not a plain name is refused.
+    """
+    op, target = item["op"], item["target"]
+    names = [item["name"], *item["kwargs"], *([target] if op == "placeholder" else [])]
+    strange = [name for name in names if not (name.isidentifier() and name.isascii())]
+    if strange:
+        raise StorageError(f"{origin}: {strange[0]!r} is no name; the file is none of ours")
+    if op == "call_function":
+        if target not in BY_NAME:
+            raise StorageError(
+                f"{origin}: operation {target!r} is not in the table of operations; "
+                "it needs a newer spiketune, or is none of ours"
+            )
+        return BY_NAME[target]
+    known = {
+        "placeholder": [target],
+        "output": ["output"],
+        "get_attr": data["tensors"],
+        "call_module": data["modules"],
+    }
+    if target not in known.get(op, ()):
+        raise StorageError(f"{origin}: a node {op!r} of {target!r}; the file is none of ours")
+    return target
+
+
+def _rebuild_graph(data: dict[str, Any], origin: str) -> Graph:
     graph = Graph()
     known: dict[str, Node] = {}
 
-    def value(data: Any) -> Any:
-        if isinstance(data, dict):
-            return known[data["node"]]
-        return [value(item) for item in data] if isinstance(data, list) else data
+    def value(arg: Any) -> Any:
+        if isinstance(arg, dict):
+            return known[arg["node"]]
+        return [value(item) for item in arg] if isinstance(arg, list) else arg
 
-    for item in nodes:
-        target = item["target"]
-        if item["op"] == "call_function":
-            if target not in BY_NAME:
-                raise StorageError(
-                    f"{origin}: operation {target!r} is not in the table of operations; "
-                    "it needs a newer spiketune, or is none of ours"
-                )
-            target = BY_NAME[target]
-        elif item["op"] not in ("placeholder", "get_attr", "call_module", "output"):
-            raise StorageError(f"{origin}: a node of kind {item['op']!r}; make the file again")
+    for item in data["nodes"]:
+        target = _checked_target(item, data, origin)
         args = tuple(value(arg) for arg in item["args"])
         kwargs = {key: value(arg) for key, arg in item["kwargs"].items()}
         node = graph.create_node(item["op"], target, args, kwargs, name=item["name"])
         node.meta = {"path": item["path"]}
         known[item["name"]] = node
+    kinds = [item["op"] for item in data["nodes"]]
+    if kinds.count("placeholder") != 1 or kinds.count("output") != 1 or kinds[-1] != "output":
+        raise StorageError(f"{origin}: not one input and one output; make the file again")
     return graph

@@ -23,7 +23,7 @@ def fold(snn: SpikingNetwork) -> SpikingNetwork:
     """Return a copy of the network whose neurons emit bare spikes; its answers are the same.
 
     Example:
-        >>> import spiketune as st
+        >>> import spiketune as st, torch
         >>> ann = nn.Sequential(nn.Flatten(), nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)).eval()
         >>> x = torch.rand(16, 1, 2, 2)
         >>> snn = st.to_snn(ann, x, st.Ternary(steps=8))
@@ -70,6 +70,9 @@ class _Folder:
         before, after = self.shapes[node], self.shapes.get(user, ())
         alone = len(user.all_input_nodes) == 1 or user.target in RESHAPES
         pooled = user.target in POOLING and after[1:2] == before[1:2]
+        reduces = (aten.mean.dim, aten.sum.dim_IntList)
+        if user.target in reduces and {1, 1 - len(before)} & set(user.args[1] or ()):  # type: ignore[arg-type]
+            pooled = False  # an average over the channels mixes their scales
         flattened = user.target in RESHAPES and after == (before[0], prod(before[1:]))
         if alone and pooled:
             self.push(user, scale.view(-1, *[1] * (len(after) - 2)))

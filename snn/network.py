@@ -98,12 +98,13 @@ class SpikingNetwork(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the answer ``[B, classes]`` after ``self.steps`` steps to images ``x``."""
-        total: Tensor | None = None
-        for outputs in self.outputs(x, self.steps):
-            part = outputs.sum(0)
-            total = part if total is None else total + part
-        assert total is not None
-        return total / min(self.steps, self.drive or self.steps)
+        return self.answer(x, self.steps)
+
+    def answer(self, x: Tensor, steps: int) -> Tensor:
+        """Return the answer ``[B, classes]`` after ``steps`` steps, without the curve before it."""
+        total = sum(outputs.sum(0) for outputs in self.outputs(x, check_steps(steps)))
+        assert isinstance(total, Tensor)
+        return total / min(steps, self.drive or steps)
 
     def unroll(
         self,

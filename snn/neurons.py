@@ -246,14 +246,19 @@ class CumulativeMaxPool2d(Temporal):
             x, self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode
         )
 
+    def step(self, current: Tensor, state: State) -> tuple[Tensor, State]:
+        """Advance one step; the state holds the sum of the inputs and its pool so far."""
+        total = state.membrane + current
+        pooled = self.ann(total)
+        return pooled - state.tracer, State(total, pooled)  # type: ignore[operator]
+
     def forward(self, x: Tensor, state: State | None = None) -> tuple[Tensor, State]:
-        """Run ``x [T, B, C, H, W]``; the state holds the sum of the inputs so far."""
+        """Run ``x [T, B, C, H, W]``."""
         x = x.to(torch.promote_types(x.dtype, torch.float32))
-        seen = torch.zeros_like(x[0]) if state is None else state.membrane
-        sums = torch.cat([seen.unsqueeze(0), x]).cumsum(0)
-        pooled = self.ann(sums.flatten(0, 1))
-        pooled = pooled.view(*sums.shape[:2], *pooled.shape[1:])
-        return pooled.diff(dim=0), State(sums[-1])
+        if state is None:
+            nothing = torch.zeros_like(x[0])
+            state = State(nothing, self.ann(nothing))
+        return over_time(self.step, x, state)
 
     def extra_repr(self) -> str:
         """Say the window."""

@@ -107,7 +107,7 @@ class Program:
         found: dict[Node, Any] = {}
 
         def note(node: Node, value: Any) -> None:
-            found[node] = tuple(value.shape) if isinstance(value, Tensor) else value
+            found[node] = _shape(value)
 
         self.ann(image, record=note)
         return found
@@ -251,6 +251,12 @@ def _undriven_args(node: Node, depends: dict[Node, Depends]) -> tuple[Argument, 
             if constant or isinstance(arg, int | float):
                 args[place] = torch.zeros(())
     return tuple(args)
+
+
+def _shape(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return tuple(_shape(part) for part in value)
+    return tuple(value.shape) if isinstance(value, Tensor) else value
 
 
 def _only_input(node: Node) -> Node:

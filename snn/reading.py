@@ -33,7 +33,8 @@ def read(network: nn.Module, images: Tensor) -> GraphModule:
 
     Returns:
         A graph module with copies of the parameters under their own names. ``node.meta`` holds
-        ``path`` (module path) and ``shape`` (of the output at batch size 2).
+        ``path`` (module path), ``shape`` (of the output at batch size 2) and ``batch`` (whether
+        the images ``lead`` in it, are ``nowhere`` or ``elsewhere``).
 
     Raises:
         ConversionError: if the network cannot be read, mixes images of a batch, or returns
@@ -117,10 +118,12 @@ def _written(node: Node) -> Node | None:
 
 def _is_view(node: Node) -> bool:
     schema = getattr(node.target, "_schema", None)
+    if node.target is operator.getitem:
+        return True
     if node.op != "call_function" or schema is None or schema.is_mutable:
         return False
     declared = any(result.alias_info is not None for result in schema.returns)
-    return declared or node.target in RESHAPES or node.target in IDENTITIES
+    return declared or node.target in RESHAPES | IDENTITIES
 
 
 def _mutates_views(graph: Graph) -> bool:
@@ -172,7 +175,7 @@ def _name_first_result(module: GraphModule) -> None:
     """Rewrite ``native_batch_norm(x, w, b, mean, var, ...)[0]`` as ``batch_norm``; pools alike."""
     for node in list(module.graph.nodes):
         if node.target in _BATCH_NORM_FORMS:
-            target, args = BATCH_NORM, (*node.args[:5], False, 0.0, node.args[-1], False)
+            target, args = BATCH_NORM, (*node.args[:5], False, *node.args[-2:], False)
         elif node.target is aten.max_pool2d_with_indices.default:
             target, args = aten.max_pool2d.default, node.args
         else:
@@ -205,10 +208,17 @@ def _annotate(module: GraphModule) -> None:
     for node in module.graph.nodes:
         path = _path_of(node, fallback=path)
         value = node.meta.get("val")
+        value = value[0] if isinstance(value, list | tuple) and value else value
         shape = [int(size) for size in value.shape] if isinstance(value, Tensor) else None
-        batched = isinstance(value, Tensor) and not all(isinstance(s, int) for s in value.shape)
-        leads = batched and not isinstance(value.shape[0], int)
-        node.meta = {"path": path, "shape": shape, "batch_leads": leads or not batched}
+        node.meta = {"path": path, "shape": shape, "batch": _batch_of(value)}
+
+
+def _batch_of(value: object) -> str:
+    """Say where the images of a batch lie in a value: they lead, are nowhere, or elsewhere."""
+    if not isinstance(value, Tensor):
+        return "nowhere"
+    varying = [not isinstance(size, int) for size in value.shape]
+    return "nowhere" if not any(varying) else "lead" if varying.index(True) == 0 else "elsewhere"
 
 
 def _path_of(node: Node, fallback: str = "") -> str:
@@ -218,3 +228,10 @@ def _path_of(node: Node, fallback: str = "") -> str:
     # A module called twice is named ``relu@1`` the second time.
     path: str = [entry[0] for entry in stack.values()][-1]
     return path.split("@")[0].removeprefix("L__self__").removeprefix("_").strip(".")
+
+
+def has_statistics(node: Node) -> bool:
+    """Whether a ``batch_norm`` node normalises by fixed statistics, one map for every image."""
+    mean, var, training = node.args[3:6]
+    fixed = [isinstance(arg, Node) and arg.op == "get_attr" for arg in (mean, var)]
+    return all(fixed) and training is False

@@ -2,15 +2,32 @@
 
 from __future__ import annotations
 
+import torch
+from torch import Tensor
 from torch.fx import GraphModule, Node
+from torch.fx.node import Target
 
 from .errors import ConversionError
-from .ops import MAXIMA, POOLING, SCALINGS, SHAPES, SUMS, WEIGHTED, aten
+from .network import SpikingNetwork
+from .ops import MAXIMA, POOLING, RESHAPES, SCALINGS, SHAPES, SUMS, WEIGHTED, aten
 from .program import Depends, dependencies
 from .report import Row
 
 _LINEAR = POOLING | SHAPES | SUMS | set(WEIGHTED)
 _PADS = {aten.pad.default, aten.constant_pad_nd.default}
+# Where these have their dimension among the arguments.
+_ALONG: dict[Target, int] = {
+    aten.cat.default: 1,
+    aten.chunk.default: 2,
+    aten.select.int: 1,
+    aten.slice.Tensor: 1,
+    aten.split.Tensor: 2,
+    aten.split_with_sizes.default: 2,
+    aten.unbind.int: 1,
+}
+_EVERYTHING = 2**63 - 1
+# Relative difference that rounding of float32 explains.
+MIXING = 1e-3
 _REMEDY = "replace it by ReLU or ReLU6 and retrain, or take a network without it"
 _REMEDIES = {
     "batch_norm": "give it running statistics and call eval() on the network",
@@ -65,12 +82,56 @@ def refuse(rows: list[Row]) -> None:
         )
 
 
+def refuse_mixing(snn: SpikingNetwork, images: Tensor) -> None:
+    """Raise if the answer to an image depends on the others in its batch.
+
+    Time is folded into the batch, so such a network would mix its own steps.
+
+    Args:
+        snn: the network; its graph is run as an ANN.
+        images: one or more.
+
+    Raises:
+        ConversionError: if the answers differ by more than rounding.
+
+    Example:
+        >>> import spiketune as st, torch
+        >>> ann = torch.nn.Sequential(torch.nn.ReLU(), torch.nn.Linear(4, 2))
+        >>> refuse_mixing(st.to_snn(ann, torch.rand(9, 4), st.Binary()), torch.rand(2, 4))
+    """
+    pair = images[:2] if len(images) > 1 else torch.cat([images, images / 2])
+    try:
+        together = snn.ann(pair)
+        apart = torch.cat([snn.ann(pair[:1]), snn.ann(pair[1:])])
+        twice = snn.ann(torch.cat([pair, pair]))
+        size = together.abs().max().clamp_min(1e-12)
+        error = max((together - apart).abs().max(), (twice - torch.cat([apart] * 2)).abs().max())
+        mixes = not bool(error / size <= MIXING)
+    except RuntimeError:  # a reshape that fits one batch size only
+        mixes = True
+    if mixes:
+        raise ConversionError(
+            "",
+            "the answer to an image depends on the other images of its batch",
+            "remove what computes across the batch dimension",
+        )
+
+
 def _reason(node: Node, depends: dict[Node, Depends]) -> str:
     """Return why the node cannot run on spikes, empty if it can."""
-    signals = [n for n in node.all_input_nodes if depends[n] in (Depends.IMAGE, Depends.TIME)]
+    signals = [
+        arg
+        for arg in node.args
+        if isinstance(arg, Node) and depends[arg] in (Depends.IMAGE, Depends.TIME)
+    ]
+    known = node.target in _LINEAR | SCALINGS | MAXIMA
+    if known and (node.meta.get("batch", "lead") != "lead" or _splits_batch(node)):
+        return "it mixes or moves the images of a batch; keep the batch as the first dimension"
+    sizes = any(depends[n] == Depends.SIZES for n in node.all_input_nodes)
+    if known and sizes and node.target not in RESHAPES | {aten.expand.default}:
+        return "it computes with the size of the batch; use numbers that do not depend on it"
     if node.target in SCALINGS:
-        numerator = node.args[0] in signals
-        if len(signals) == 1 and (numerator or "mul" in str(node.target)):
+        if len(signals) == 1 and (node.args[0] in signals or "mul" in str(node.target)):
             return ""
         return "a product or quotient of activations is not linear; " + _REMEDY
     if node.target in _PADS:
@@ -83,10 +144,23 @@ def _reason(node: Node, depends: dict[Node, Depends]) -> str:
         return "" if fixed else "its weights depend on the image; " + _REMEDY
     if node.target in MAXIMA and depends[node] == Depends.IMAGE:
         return ""  # in the stem, computed once on exact values
-    if node.target in _LINEAR:
-        leads = node.meta.get("batch_leads", True)
-        return "" if leads else "it moves the batch from the first dimension; keep the batch first"
-    return _REMEDIES.get(_name(node), _REMEDY)
+    return "" if node.target in _LINEAR else _REMEDIES.get(_name(node), _REMEDY)
+
+
+def _splits_batch(node: Node) -> bool:
+    """Whether the node cuts or joins along the first dimension."""
+    if node.target not in _ALONG:
+        return False
+    place = _ALONG[node.target]
+    dim = node.kwargs.get("dim", node.args[place] if len(node.args) > place else 0)
+    source = node.args[0][0] if isinstance(node.args[0], list | tuple) else node.args[0]
+    shape = source.meta.get("shape") if isinstance(source, Node) else None
+    if dim != 0 and not (shape and dim == -len(shape)):
+        return False
+    if node.target is aten.slice.Tensor:  # x[:, 1:] begins with a slice of everything
+        start, end = (*node.args[2:], None, None)[:2]
+        return start not in (None, 0) or not (end is None or end == _EVERYTHING)
+    return True
 
 
 def _name(node: Node) -> str:

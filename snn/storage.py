@@ -26,6 +26,7 @@ def save(snn: SpikingNetwork, path: str | Path) -> Path:
 
     Example:
         >>> import spiketune as st, tempfile
+        >>> from torch import nn
         >>> ann = nn.Sequential(nn.Flatten(), nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)).eval()
         >>> snn = st.to_snn(ann, torch.rand(16, 1, 2, 2), st.Ternary(steps=8))
         >>> with tempfile.TemporaryDirectory() as folder:
@@ -37,8 +38,11 @@ def save(snn: SpikingNetwork, path: str | Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     tensors = {k: v.detach().cpu().contiguous().clone() for k, v in snn.state_dict().items()}
     partial = path.with_name(path.name + ".partial")
-    save_file(tensors, partial, metadata={"spiketune": json.dumps(describe(snn))})
-    partial.replace(path)
+    try:
+        save_file(tensors, partial, metadata={"spiketune": json.dumps(describe(snn))})
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
     return path
 
 
@@ -76,7 +80,7 @@ def load(path: str | Path) -> SpikingNetwork:
         raise StorageError(
             f"{path}: holds plain weights, no spiking network; give it to load_ann(checkpoint=...)"
         )
-    snn = rebuild(json.loads(metadata["spiketune"]), str(path))
+    snn = _rebuild(metadata["spiketune"], tensors, path)
     missing, unexpected = set(snn.state_dict()) - set(tensors), set(tensors) - set(snn.state_dict())
     if missing or unexpected:
         raise StorageError(
@@ -87,12 +91,36 @@ def load(path: str | Path) -> SpikingNetwork:
     return snn.eval()
 
 
+def _rebuild(text: str, tensors: dict[str, torch.Tensor], path: Path) -> SpikingNetwork:
+    """Build the described network; its tensors must be those in the file, shape by shape."""
+    try:
+        data = json.loads(text)
+        for name, info in data.get("tensors", {}).items():
+            found = tensors.get(f"net.{name}")
+            if found is not None and list(found.shape) != info["shape"]:
+                raise StorageError(
+                    f"{path}: {name} has shape {list(found.shape)}, described as "
+                    f"{info['shape']}; the file was changed, make it again"
+                )
+        return rebuild(data, str(path))
+    except StorageError:
+        raise
+    except (
+        AttributeError, IndexError, KeyError, OverflowError, RuntimeError, TypeError, ValueError,
+    ) as error:  # fmt: skip
+        # A description that no version of ours writes: whatever it trips over first.
+        raise StorageError(
+            f"{path}: its description makes no network ({type(error).__name__}: {error}); "
+            "the file was changed, make it again"
+        ) from error
+
+
 def _fill(snn: SpikingNetwork, tensors: dict[str, torch.Tensor], path: Path) -> None:
     for name, target in [*snn.named_parameters(), *snn.named_buffers()]:
         value = tensors[name]
         if value.shape != target.shape:
             raise StorageError(
-                f"{path}: {name} has shape {list(value.shape)}, described as "
+                f"{path}: {name} has shape {list(value.shape)}, its unit makes "
                 f"{list(target.shape)}; the file was changed, make it again"
             )
         target.data = value

@@ -136,7 +136,7 @@ class PiecewiseLinear(Surrogate):
     def slope(self, distance: Tensor) -> Tensor:
         """Return the line's slope inside the width and the leak outside it."""
         inside = distance.abs() <= self.width
-        return torch.where(inside, 0.5 / self.width, self.leak).to(distance.dtype)
+        return torch.full_like(distance, self.leak).masked_fill(inside, 0.5 / self.width)
 
 
 class _Fire(torch.autograd.Function):

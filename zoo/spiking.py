@@ -17,8 +17,8 @@ from torch.fx import GraphModule
 from spiketune.snn import IF, LIF, Neuron, Report, Row, SpikingNetwork, read
 from spiketune.snn.cost import operation_rows
 from spiketune.snn.placing import place_neurons
-from spiketune.snn.reading import BATCH_NORM
-from spiketune.snn.rules import refusals, refuse
+from spiketune.snn.reading import BATCH_NORM, has_statistics
+from spiketune.snn.rules import refusals, refuse, refuse_mixing
 
 from .errors import ModelError
 
@@ -87,6 +87,8 @@ def twin(
     refuse(rows)
     about: dict[str, str | int | float] = {"method": f"direct {label}".strip(), "spikes": "binary"}
     snn = SpikingNetwork(net, steps=steps, input_shape=input_shape, about=about)
+    with torch.no_grad():
+        refuse_mixing(snn.eval(), torch.rand(2, *input_shape, generator=torch.Generator()))
     snn.report = Report((*rows, *operation_rows(snn)))
     return snn.train()
 
@@ -95,9 +97,11 @@ def _keep_batch_norms(net: GraphModule) -> list[Row]:
     """Put modules, which can be trained, in the place of the calls in evaluation mode."""
     rows = []
     for node in net.graph.find_nodes(op="call_function", target=BATCH_NORM):
+        if not has_statistics(node):
+            continue  # refused by name
         path, dimensions = node.meta["path"], len(node.meta["shape"])
         kind = nn.BatchNorm2d if dimensions == 4 else nn.BatchNorm1d
-        norm = kind(node.meta["shape"][1], eps=node.args[7])
+        norm = kind(node.meta["shape"][1], momentum=node.args[6], eps=node.args[7])
         held = dict(
             zip(("weight", "bias", "running_mean", "running_var"), node.args[1:5], strict=True)
         )

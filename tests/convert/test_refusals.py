@@ -42,78 +42,63 @@ def recurrent(m: nn.Module, y: Tensor) -> Tensor:
     return m.rnn(y.flatten(2).transpose(1, 2))[0].transpose(1, 2).reshape(y.shape)
 
 
-SQUARE = "all_input_nodes names a factor that occurs twice once"
-CHECK = "costs: a product of two signals, or an operation with several results, is not foreseen"
-# What stands at ``odd``, the name in the message, and why to_snn or check fail to do so today.
-TABLE: dict[str, tuple[Forward, dict[str, nn.Module], str, str, str]] = {
-    "gelu": (lambda m, y: functional.gelu(y), {}, "gelu", "", ""),
-    "silu": (lambda m, y: functional.silu(y), {}, "silu", "", ""),
-    "hardswish": (lambda m, y: functional.hardswish(y), {}, "hardswish", "", ""),
-    "leaky relu": (lambda m, y: functional.leaky_relu(y), {}, "leaky_relu", "", ""),
-    "prelu": (lambda m, y: m.a(y), {"a": nn.PReLU()}, "prelu", "", ""),
-    "elu": (lambda m, y: functional.elu(y), {}, "elu", "", ""),
-    "tanh": (lambda m, y: y.tanh(), {}, "tanh", "", ""),
-    "power": (lambda m, y: y**2, {}, "pow", "", ""),
-    "absolute value": (lambda m, y: y.abs(), {}, "abs", "", ""),
-    "signed clamp": (lambda m, y: y.clamp(-1, 1), {}, "clamp", "", ""),
-    "shifted clamp": (lambda m, y: y.clamp(0.5, 1), {}, "clamp", "", ""),
-    "only a ceiling": (lambda m, y: y.clamp(max=1), {}, "clamp", "", ""),
-    "softmax": (lambda m, y: y.softmax(1), {}, "softmax", "", ""),
-    "layer norm": (lambda m, y: functional.layer_norm(y, [8, 8]), {}, "layer_norm", "", ""),
-    "group norm": (lambda m, y: m.a(y), {"a": nn.GroupNorm(2, 4)}, "group_norm", "", ""),
-    "instance norm": (lambda m, y: m.a(y), {"a": nn.InstanceNorm2d(4)}, "instance_norm", "", ""),
+# What stands at ``odd``, its layers, and the name in the message.
+TABLE: dict[str, tuple[Forward, dict[str, nn.Module], str]] = {
+    "gelu": (lambda m, y: functional.gelu(y), {}, "gelu"),
+    "silu": (lambda m, y: functional.silu(y), {}, "silu"),
+    "hardswish": (lambda m, y: functional.hardswish(y), {}, "hardswish"),
+    "leaky relu": (lambda m, y: functional.leaky_relu(y), {}, "leaky_relu"),
+    "prelu": (lambda m, y: m.a(y), {"a": nn.PReLU()}, "prelu"),
+    "elu": (lambda m, y: functional.elu(y), {}, "elu"),
+    "tanh": (lambda m, y: y.tanh(), {}, "tanh"),
+    "power": (lambda m, y: y**2, {}, "pow"),
+    "absolute value": (lambda m, y: y.abs(), {}, "abs"),
+    "signed clamp": (lambda m, y: y.clamp(-1, 1), {}, "clamp"),
+    "shifted clamp": (lambda m, y: y.clamp(0.5, 1), {}, "clamp"),
+    "only a ceiling": (lambda m, y: y.clamp(max=1), {}, "clamp"),
+    "softmax": (lambda m, y: y.softmax(1), {}, "softmax"),
+    "layer norm": (lambda m, y: functional.layer_norm(y, [8, 8]), {}, "layer_norm"),
+    "group norm": (lambda m, y: m.a(y), {"a": nn.GroupNorm(2, 4)}, "group_norm"),
+    "instance norm": (lambda m, y: m.a(y), {"a": nn.InstanceNorm2d(4)}, "instance_norm"),
     "batch norm without statistics": (
         lambda m, y: m.a(y), {"a": nn.BatchNorm2d(4, track_running_stats=False)}, "batch_norm",
-        "_affine asserts running statistics", "_affine asserts running statistics",
     ),
     "sigmoid gate": (
-        lambda m, y: y * torch.sigmoid(y.mean((2, 3), keepdim=True)), {}, "sigmoid", "", CHECK
+        lambda m, y: y * torch.sigmoid(y.mean((2, 3), keepdim=True)), {}, "sigmoid"
     ),
-    "attention": (attention, {}, "matmul", "", ""),
-    "product of two": (lambda m, y: y * m.a(y), {"a": conv()}, "mul", "", CHECK),
-    "quotient of two": (lambda m, y: y / (1 + y), {}, "div", "", CHECK),
-    "square by product": (lambda m, y: y * y, {}, "mul", SQUARE, SQUARE),
-    "one by itself": (lambda m, y: (y + 1) / (y + 1), {}, "div", "", SQUARE),
-    "division by": (lambda m, y: 1 / (y + 1), {}, "reciprocal", "", ""),
+    "attention": (attention, {}, "matmul"),
+    "product of two": (lambda m, y: y * m.a(y), {"a": conv()}, "mul"),
+    "quotient of two": (lambda m, y: y / (1 + y), {}, "div"),
+    "square by product": (lambda m, y: y * y, {}, "mul"),
+    "one by itself": (lambda m, y: (y + 1) / (y + 1), {}, "div"),
+    "division by": (lambda m, y: 1 / (y + 1), {}, "reciprocal"),
     "pad with ones": (
-        lambda m, y: functional.pad(y, (1, 1, 1, 1), value=1.0), {}, "pad", "", ""
+        lambda m, y: functional.pad(y, (1, 1, 1, 1), value=1.0), {}, "pad"
     ),
     "pad by reflection": (
-        lambda m, y: functional.pad(y, (1, 1, 1, 1), mode="reflect"), {}, "pad", "", ""
+        lambda m, y: functional.pad(y, (1, 1, 1, 1), mode="reflect"), {}, "pad"
     ),
     "batch moved": (
         lambda m, y: m.a(y.permute(1, 0, 2, 3)).permute(1, 0, 2, 3), {"a": nn.ReLU()}, "permute",
-        "", "",
     ),
-    "maximum": (lambda m, y: torch.maximum(y, m.a(y)), {"a": conv()}, "maximum", "", ""),
-    "maximum over a dimension": (lambda m, y: y - y.amax(1, keepdim=True), {}, "amax", "", ""),
+    "maximum": (lambda m, y: torch.maximum(y, m.a(y)), {"a": conv()}, "maximum"),
+    "maximum over a dimension": (lambda m, y: y - y.amax(1, keepdim=True), {}, "amax"),
     "adaptive maximum": (
-        lambda m, y: functional.adaptive_max_pool2d(y, 4), {}, "max_pool", "", CHECK
+        lambda m, y: functional.adaptive_max_pool2d(y, 4), {}, "max_pool"
     ),
     "recurrent": (
-        recurrent, {"rnn": nn.LSTM(4, 4, batch_first=True)}, "lstm", "", CHECK
+        recurrent, {"rnn": nn.LSTM(4, 4, batch_first=True)}, "lstm"
     ),
     "weights from the image": (
         lambda m, y: functional.conv2d(y, y[:1].mean((2, 3), keepdim=True).repeat(4, 1, 1, 1)),
-        {}, "", "", "",
+        {}, "",
     ),
 }  # fmt: skip
 
 
-def marked(column: int) -> list[object]:
-    """Return the table's names, those that fail today marked with the reason."""
-    return [
-        pytest.param(
-            name,
-            marks=pytest.mark.xfail(strict=True, reason=str(row[column])) if row[column] else [],
-        )
-        for name, row in TABLE.items()
-    ]
-
-
-@pytest.mark.parametrize("name", marked(3))
+@pytest.mark.parametrize("name", TABLE)
 def test_refused_by_path_name_and_remedy(name: str) -> None:
-    rule, layers, found, *_ = TABLE[name]
+    rule, layers, found = TABLE[name]
     with pytest.raises(st.ConversionError) as caught:
         st.to_snn(odd(rule, **layers), images(), st.Ternary())
     message = str(caught.value)
@@ -123,17 +108,13 @@ def test_refused_by_path_name_and_remedy(name: str) -> None:
     assert found in message and caught.value.remedy and "\n" not in message
 
 
-@pytest.mark.parametrize("name", marked(4))
+@pytest.mark.parametrize("name", TABLE)
 def test_check_lists_what_is_refused_without_raising(name: str) -> None:
-    rule, layers, found, *_ = TABLE[name]
+    rule, layers, found = TABLE[name]
     report = st.check(odd(rule, **layers), images())
     assert any(found in row.found and row.path.startswith("odd") for row in report.refused)
     assert all(row.note for row in report.refused)
     assert "refused" in report.summary
-
-
-def still(name: str, reason: str) -> object:
-    return pytest.param(name, marks=pytest.mark.xfail(strict=True, reason=reason))
 
 
 @pytest.mark.parametrize(
@@ -141,8 +122,8 @@ def still(name: str, reason: str) -> object:
     [
         "test_vit",
         "test_efficientnet",
-        still("test_nfnet", "a batch_norm on weights is taken for one on images"),
-        still("test_byobnet", CHECK),
+        "test_nfnet",
+        "test_byobnet",
     ],
 )
 def test_timm_networks_are_refused_by_path(name: str) -> None:
@@ -199,7 +180,6 @@ def test_images_that_cannot_calibrate_are_refused_in_one_sentence(name: str) -> 
         assert "image 4" in str(caught.value)
 
 
-@pytest.mark.xfail(strict=True, reason="torch.cat's own error escapes from collect()")
 def test_images_of_several_sizes_are_refused_in_one_sentence() -> None:
     with pytest.raises(st.SpiketuneError):
         st.to_snn(odd(lambda m, y: y), [images(2), torch.rand(2, 1, 9, 9)], st.Ternary())
@@ -218,10 +198,7 @@ def test_a_network_whose_weights_are_nan_is_refused() -> None:
     [
         lambda m, y: functional.dropout(y, 0.5, True),
         lambda m, y: y + torch.rand_like(y),
-        pytest.param(
-            lambda m, y: functional.batch_norm(y, None, None, training=True),
-            marks=pytest.mark.xfail(strict=True, reason="_affine asserts running statistics"),
-        ),
+        lambda m, y: functional.batch_norm(y, None, None, training=True),
     ],
     ids=["dropout", "noise", "batch statistics"],
 )

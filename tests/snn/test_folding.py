@@ -159,10 +159,6 @@ def test_weights_are_scaled_over_their_input_channels() -> None:
     assert any(torch.equal(p, expected) for p in folded)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="a mean over the channels passes for spatial pooling where height equals channels",
-)
 @torch.no_grad()
 def test_folding_through_a_mean_over_the_channels() -> None:
     ann = Body(lambda m, y: m.head(y.mean(1).flatten(1)), head=nn.Linear(64, 3)).double().eval()

@@ -82,10 +82,6 @@ def test_keeping_gradients_changes_no_answer(neuron: type[Neuron]) -> None:
     assert torch.equal(snn.unroll(x), without)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="cumsum sums float32 in double within a chunk and rounds between chunks",
-)
 @torch.no_grad()
 def test_chunks_change_no_bit_of_a_gated_maximum() -> None:
     pool, x = CumulativeMaxPool2d([2, 2]), torch.rand(50, 1, 3, 4, 4)

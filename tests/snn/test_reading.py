@@ -102,19 +102,7 @@ def test_each_call_of_an_activation_becomes_one_neuron(name: str) -> None:
     torch.testing.assert_close(snn.ann(x[:3]), net(x[:3].clone()))
 
 
-@pytest.mark.parametrize(
-    "body",
-    [
-        through_a_slice,
-        through_a_view,
-        pytest.param(
-            through_a_chunk,
-            marks=pytest.mark.xfail(
-                strict=True, reason="getitem of a chunk is not known to be a view"
-            ),
-        ),
-    ],
-)
+@pytest.mark.parametrize("body", [through_a_slice, through_a_view, through_a_chunk])
 @torch.no_grad()
 def test_a_write_to_part_of_a_tensor_is_seen_or_refused(body: Forward) -> None:
     net, x = of(body), torch.rand(4, 1, 8, 8)
@@ -178,18 +166,7 @@ UNREADABLE: dict[str, Callable[[Net, Tensor], object]] = {
 }
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(
-            name,
-            marks=pytest.mark.xfail(strict=True, reason="only the input's batch size is looked at")
-            if name == "its batch size"
-            else [],
-        )
-        for name in UNREADABLE
-    ],
-)
+@pytest.mark.parametrize("name", UNREADABLE)
 def test_what_cannot_be_read_is_refused_in_one_sentence(name: str) -> None:
     net = Net(UNREADABLE[name]).eval()  # type: ignore[arg-type]
     with pytest.raises(ConversionError) as caught:
@@ -215,20 +192,7 @@ BATCH_MIXING: dict[str, Forward] = {
 }
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(
-            name,
-            marks=[]
-            if name in ("rolled", "everything")
-            else pytest.mark.xfail(
-                strict=True, reason="steps are folded into the batch, which the operation mixes"
-            ),
-        )
-        for name in BATCH_MIXING
-    ],
-)
+@pytest.mark.parametrize("name", BATCH_MIXING)
 def test_a_network_that_mixes_images_is_refused(name: str) -> None:
     with pytest.raises(ConversionError):
         st.to_snn(of(BATCH_MIXING[name]), torch.rand(4, 1, 8, 8), st.Ternary())

@@ -128,11 +128,6 @@ def test_what_is_loaded_is_what_was_saved(name: str, tmp_path: Path) -> None:
     ]
 
 
-escapes = pytest.mark.xfail(
-    strict=True, reason="rebuild() trusts the description; only the names it looks up are checked"
-)
-
-
 def described(path: Path) -> Description:
     with safe_open(path, "pt") as file:
         data: Description = json.loads(file.metadata()["spiketune"])
@@ -179,7 +174,6 @@ def test_plain_weights_and_pickles_are_refused(tmp_path: Path) -> None:
     refused(tmp_path / "pickle.safetensors")
 
 
-@escapes
 def test_no_flipped_bit_of_the_header_gets_past_a_storage_error(good: Path, tmp_path: Path) -> None:
     whole = good.read_bytes()
     header = 8 + struct.unpack("<Q", whole[:8])[0]
@@ -251,25 +245,13 @@ REFUSED: dict[str, Callable[[Description], object]] = {
 }
 
 
-# Broken on purpose or by accident, these still escape as KeyError, TypeError, RuntimeError, ...
-ESCAPE = {
-    "a tensor too few", "no step count", "no nodes", "no report", "steps in words",
-    "less than one step", "a node that is not there", "a module that is not there",
-    "a parameter that is not there", "no output", "a tensor larger than memory",
-    "a negative shape", "a setting too many", "a list",
-}  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=[escapes] if n in ESCAPE else []) for n in REFUSED]
-)
+@pytest.mark.parametrize("name", REFUSED)
 def test_a_file_that_names_or_lacks_anything_else_is_refused(
     name: str, good: Path, tmp_path: Path
 ) -> None:
     refused(rewritten(good, tmp_path, REFUSED[name]))
 
 
-@escapes
 def test_a_description_that_is_no_json_is_refused(good: Path, tmp_path: Path) -> None:
     _, tensors = contents(good)
     for words in ("", "{", "[]", "null", '"text"'):
@@ -300,21 +282,7 @@ INJECTED: dict[str, Callable[[Description, str], None]] = {
 }
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(
-            n,
-            marks=[]
-            if n == "parameter path"
-            else pytest.mark.xfail(
-                strict=True,
-                reason="targets and keywords reach the source that torch.fx generates and executes",
-            ),
-        )
-        for n in INJECTED
-    ],
-)
+@pytest.mark.parametrize("name", INJECTED)
 def test_code_in_a_file_is_never_run(name: str, good: Path, tmp_path: Path) -> None:
     """torch.fx writes names of a graph into Python source: only identifiers may reach it."""
     marker = tmp_path / "executed"

@@ -89,15 +89,7 @@ def test_area_and_peak_are_as_documented(
 @pytest.mark.parametrize(
     "surrogate",
     [
-        pytest.param(
-            row[0],
-            marks=pytest.mark.xfail(
-                isinstance(row[0], PiecewiseLinear),
-                reason="torch.where of two Python numbers is float32: 0.5/w loses half its digits",
-                strict=True,
-            ),
-            id=repr(row[0]),
-        )
+        pytest.param(row[0], id=repr(row[0]))
         for row in TABLE
         if repr(row[0]) != "PiecewiseLinear(width=0.5, leak=0.01)"
     ],

@@ -125,7 +125,6 @@ def test_every_norm_is_a_module_that_trains() -> None:
     assert all(p.grad is not None for n, p in snn.named_parameters() if p.requires_grad)
 
 
-@pytest.mark.xfail(strict=True, reason="twin() copies eps but not momentum")
 def test_a_norm_keeps_its_momentum() -> None:
     net = Small()
     net.norm_b.momentum = 0.01
@@ -133,7 +132,6 @@ def test_a_norm_keeps_its_momentum() -> None:
     assert isinstance(norm, nn.BatchNorm2d) and norm.momentum == 0.01
 
 
-@pytest.mark.xfail(strict=True, reason="a norm without statistics is given zeros and ones")
 def test_a_norm_without_statistics_is_refused_or_kept() -> None:
     net = Small().eval()
     net.norm_b = nn.BatchNorm2d(4, track_running_stats=False).eval()
