@@ -1,4 +1,4 @@
-"""How much memory an evaluation needs on top of what was there before."""
+"""How much memory a block of code needs on top of what was there before."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _INTERVAL = 0.005
 
 
 class PeakMemory:
-    """Measure the peak growth of memory inside a ``with`` block.
+    """Measure the peak growth of memory inside a ``with`` block; of several, the largest growth.
 
     On CUDA: the allocator's own peak, exact. On the CPU of Linux: the resident set of the whole
     process, read every 5 ms by a thread, so that a peak shorter than that may be missed, and
@@ -38,17 +38,21 @@ class PeakMemory:
         self.megabytes: float | None = None
         self._device = device
         self._start = self._peak = 0
+        self._entered = False
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
     def __enter__(self) -> Self:
-        gc.collect()
+        if not self._entered:  # once: it costs more than many a block
+            gc.collect()
+        self._entered = True
         if self._device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self._device)
             self._start = torch.cuda.memory_allocated(self._device)
         elif self._device.type == "cpu" and _STATM.exists():
             _give_back_freed_memory()
             self._start = self._peak = _resident_bytes()
+            self._stop.clear()
             self._thread = threading.Thread(target=self._sample, daemon=True)
             self._thread.start()
         return self
@@ -67,7 +71,7 @@ class PeakMemory:
             self._peak = max(self._peak, _resident_bytes())
         else:
             return
-        self.megabytes = (self._peak - self._start) / 1e6
+        self.megabytes = max(self.megabytes or 0.0, (self._peak - self._start) / 1e6)
 
     def _sample(self) -> None:
         while not self._stop.wait(_INTERVAL):

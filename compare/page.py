@@ -10,7 +10,7 @@ from .energy import CAVEATS
 from .page_style import STYLE
 from .plot import GRID, INK, MUTED, SERIES, svg
 from .result import Result
-from .text import COLUMNS, MAKING, NONE, Column, key_budgets, machine, selected
+from .text import COLUMNS, Column, key_budgets, machine, making, selected
 
 if TYPE_CHECKING:
     from .table import Table
@@ -24,8 +24,6 @@ def page(table: Table) -> str:
     Raises:
         SpiketuneError: where matplotlib is missing.
     """
-    last = [table.of(model)[-1] for model in table.models]
-    made = [c for c in MAKING if c.words or any(c.cell(row) != NONE for row in last)]
     parts = [
         "<h1>Accuracy against step budget</h1>",
         f'<p class="lead">{escape(_lead(table))}</p>',
@@ -37,7 +35,7 @@ def page(table: Table) -> str:
         _grid(COLUMNS, selected(table)),
         _all_budgets(table),
         "<h2>How each model was made, and how it ran</h2>",
-        _grid(made, last),
+        _grid(*making(table)),
         "<h2>How to read this</h2>",
         _list([*_reading(table), *CAVEATS]),
         f"<footer>Made by spiketune from table.json, {escape(machine(table))}.</footer>",
@@ -108,8 +106,8 @@ def _reading(table: Table) -> list[str]:
         "ACs are accumulates, one for each weight that a spike meets; MACs are "
         "multiply-accumulates of what spikes do not feed. Both are for one image and budget.",
         "Time is wall time inside the model at the largest budget, spike counting included, "
-        "loading left out. Peak memory is the growth during it: activations and membranes, no "
-        "weights.",
+        "loading left out. Peak memory is the growth during it, of the largest batch: activations "
+        "and membranes, no weights, no images.",
     ]
     if table.reference:
         notes.insert(1, f"Agree is the share of images answered as {table.reference} answers them.")
@@ -123,7 +121,7 @@ def _list(sentences: Sequence[str]) -> str:
 def _matrix(table: Table) -> str:
     """One line a model, one column a budget; what is near the reference is tinted."""
     budgets = key_budgets(table.budgets)
-    floor = table.of(table.reference)[-1].top1 - WITHIN - 1e-9 if table.reference else None
+    floor = table.floor(WITHIN) if table.reference else None
     head = "".join(f"<th>T = {budget}</th>" for budget in budgets)
     lines = []
     for model in table.models:

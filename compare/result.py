@@ -26,14 +26,14 @@ class Result:
         seconds: wall time inside the model for all images at the largest budget, spike counting
             included, loading of images left out.
         images_per_second: images over seconds.
-        peak_memory_mb: peak growth of memory (activations and membranes, no weights); see
-            ``PeakMemory``.
+        peak_memory_mb: peak growth of memory inside the model, the largest of all batches
+            (activations and membranes, no weights, no images); see ``PeakMemory``.
         method: how it was made, in the maker's words.
         calibration_images: images that calibration saw.
         training_images: images that training saw.
-        epochs: how often it saw them.
-        tuned_steps: the budget it was trained at.
-        preparation_seconds: time that making it took.
+        epochs: how often it saw them, all trainings together.
+        tuned_steps: the budget it was trained at last.
+        preparation_seconds: wall time of its conversion and its training, validation included.
 
     Example:
         >>> Result(model="ann", kind="ann", steps=1, images=100, top1=90.0, low=82.6, high=94.5,

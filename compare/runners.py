@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from spiketune.snn import SignedIF, SpiketuneError, SpikingNetwork
+from spiketune.snn import SignedIF, SpiketuneError, SpikingNetwork, evaluating
 
 from .meter import Meter
 
@@ -95,8 +95,8 @@ def _kind_of_spike(snn: SpikingNetwork) -> str:
 
 
 @contextmanager
-def evaluating(name: str, model: nn.Module, device: torch.device | None) -> Iterator[torch.device]:
-    """Put a model into evaluation mode on a device, and back as it was afterwards."""
+def placed(name: str, model: nn.Module, device: torch.device | None) -> Iterator[torch.device]:
+    """Put a model on a device, in evaluation mode and without gradients; then back as it was."""
     places = {t.device for t in (*model.parameters(), *model.buffers())}
     home = next(iter(places), torch.device("cpu"))
     target = home if device is None else device
@@ -105,12 +105,9 @@ def evaluating(name: str, model: nn.Module, device: torch.device | None) -> Iter
             f"{name!r} lies on {len(places)} devices ({', '.join(sorted(map(str, places)))}); "
             "move it to one with .to(device)"
         )
-    training = {module: module.training for module in model.modules()}
     try:
-        with torch.no_grad():
-            model.eval().to(target)
+        with torch.no_grad(), evaluating(model):
+            model.to(target)
             yield target
     finally:
         model.to(home)
-        for module, flag in training.items():
-            module.training = flag

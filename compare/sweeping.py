@@ -17,7 +17,7 @@ from .energy import FP32, EnergyModel
 from .interval import wilson
 from .memory import PeakMemory
 from .result import Result
-from .runners import Runner, evaluating, runner
+from .runners import Runner, placed, runner
 from .table import Table
 
 Progress = Callable[[str, int, int], None]
@@ -83,11 +83,22 @@ def sweep(
     found: dict[str, _Found] = {}
     for name in order:
         expected = found[chosen].predicted if chosen in found else None
-        found[name] = _evaluate(name, models[name], batches, budgets, expected, target, progress)
+        found[name] = _evaluate(
+            name, models[name], batches,
+            budgets=budgets, expected=expected, device=target, progress=progress,
+        )  # fmt: skip
     anchor = _energy(found[chosen].runner, budgets[-1], energy) if chosen else None
     return Table(
         rows=tuple(
-            _result(name, models[name], found[name], place, budget, energy, anchor)
+            _result(
+                name,
+                models[name],
+                found[name],
+                place=place,
+                budget=budget,
+                energy=energy,
+                anchor=anchor,
+            )
             for name in models
             for place, budget in enumerate(budgets)
         ),
@@ -117,6 +128,7 @@ def _evaluate(
     name: str,
     model: nn.Module,
     batches: Batches,
+    *,
     budgets: tuple[int, ...],
     expected: Tensor | None,
     device: torch.device | None,
@@ -125,12 +137,14 @@ def _evaluate(
     run: Runner | None = None
     seconds = 0.0
     predicted, labels = [], []
-    with evaluating(name, model, device) as place, PeakMemory(place) as peak:
+    with placed(name, model, device) as place:
+        peak = PeakMemory(place)
         for count, (images, truth) in enumerate(batches, start=1):
             images = images.to(place)
-            if run is None:  # built at the first batch, outside the time taken
+            if run is None:  # built at the first batch, outside the time and the memory taken
                 run = runner(name, model, budgets, images[:1])
-            answers, taken = _timed(run, images, place)
+            with peak:
+                answers, taken = _timed(run, images, place)
             seconds += taken
             _check(name, answers, truth)
             predicted.append(answers.argmax(2).cpu())
@@ -225,6 +239,7 @@ def _result(
     name: str,
     model: nn.Module,
     found: _Found,
+    *,
     place: int,
     budget: int,
     energy: EnergyModel,

@@ -109,11 +109,19 @@ class Table:
         Raises:
             SpiketuneError: on an unknown model, or a table without a reference.
         """
+        floor = self.floor(within)
+        return next((row.steps for row in self.of(model) if row.top1 >= floor), None)
+
+    def floor(self, within: float = 1.0) -> float:
+        """Return the lowest accuracy that is within so many points of the reference.
+
+        Raises:
+            SpiketuneError: on a table without a reference.
+        """
         if self.reference is None:
             raise SpiketuneError("the table has no reference; sweep together with the ANN")
         # Accuracies are ratios of whole numbers: the slack is for rounding only.
-        floor = self.of(self.reference)[-1].top1 - within - 1e-9
-        return next((row.steps for row in self.of(model) if row.top1 >= floor), None)
+        return self.of(self.reference)[-1].top1 - within - 1e-9
 
     def __str__(self) -> str:
         from .text import terminal

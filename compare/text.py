@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import TYPE_CHECKING
 
 from spiketune.snn import SpiketuneError
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
 
 MANY = 8
 NONE = "-"
+WIDEST = 60
 
 
 @dataclass(frozen=True)
@@ -118,22 +121,28 @@ def selected(table: Table, budgets: Sequence[int] | None = None) -> list[Result]
     return rows
 
 
+def making(table: Table) -> tuple[list[Column], list[Result]]:
+    """Return one row a model on how it was made and ran, and the columns that tell something."""
+    last = [table.of(model)[-1] for model in table.models]
+    return [c for c in MAKING if c.words or any(c.cell(row) != NONE for row in last)], last
+
+
 def terminal(table: Table) -> str:
     """Return aligned columns, how each model was made, and what the energy estimate is."""
-    last = [table.of(model)[-1] for model in table.models]
-    made = [c for c in MAKING if c.words or any(c.cell(row) != NONE for row in last)]
     images = table.rows[0].images
     foot = (
         f"{images:,} images; {machine(table)}\n"
         f"operations and energy an image; energy is an estimate ({table.energy}), "
         "no measurement"
     )
-    return "\n\n".join([_grid(COLUMNS, selected(table)), _grid(made, last), foot])
+    return "\n\n".join([_grid(COLUMNS, selected(table)), _grid(*making(table)), foot])
 
 
 def _grid(columns: Sequence[Column], rows: Sequence[Result]) -> str:
     cells = [[column.title for column in columns]]
-    cells += [[column.cell(row) for column in columns] for row in rows]
+    for row in rows:
+        wrapped = [_wrapped(column.cell(row)) for column in columns]
+        cells += map(list, zip_longest(*wrapped, fillvalue=""))
     widths = [max(len(line[place]) for line in cells) for place in range(len(columns))]
     lines = [
         "  ".join(
@@ -144,6 +153,13 @@ def _grid(columns: Sequence[Column], rows: Sequence[Result]) -> str:
     ]
     rule = "  ".join("-" * width for width in widths)
     return "\n".join([lines[0], rule, *lines[1:]])
+
+
+def _wrapped(cell: str) -> list[str]:
+    """Return the lines of a cell; only long words, a method or a name, take more than one."""
+    if len(cell) <= WIDEST:
+        return [cell]
+    return textwrap.wrap(cell, WIDEST, break_on_hyphens=False, subsequent_indent="  ")
 
 
 def markdown(table: Table, budgets: Sequence[int] | None = None) -> str:

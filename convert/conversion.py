@@ -4,25 +4,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
-from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule
 
-from spiketune.snn import IF, ConversionError, Report, Row, SpikingNetwork, read
+from spiketune.snn import IF, ConversionError, Report, Row, SpikingNetwork, evaluating, read
 from spiketune.snn.cost import operation_rows
 from spiketune.snn.placing import place_neurons
-from spiketune.snn.rules import refusals, refuse, refuse_mixing
+from spiketune.snn.rules import refusals, refuse, refuse_mixing, rounding
 
 from .method import Method, brief, builder_of
 from .observe import collect, histograms
 from .passes import fold_batch_norms, fold_constants, gate_max_pools, move_max_pools
 from .thresholds import Histogram
-
-# How far the rewritten graph may lie from the network, relative to its largest answer: a few
-# hundred roundings of float32 in series. Anything above is a wrong rewrite, not rounding.
-TOLERANCE = 1e-3
 
 
 def check(ann: nn.Module, images: Tensor | None = None) -> Report:
@@ -48,15 +43,7 @@ def check(ann: nn.Module, images: Tensor | None = None) -> Report:
     like = next(ann.parameters(), torch.empty(()))
     net, rows = prepare(ann, example.to(like.device, like.dtype))
     draft = SpikingNetwork(net, steps=1, input_shape=tuple(example.shape[1:]))
-    operations = operation_rows(draft)
-    if any(row.became == "refused" for row in rows):
-        # Behind an operation without a rule nothing would be computed once an image.
-        note = "fed by values that are no spikes"
-        operations = tuple(
-            replace(row, became="dense", note=note) if row.became == "stem" else row
-            for row in operations
-        )
-    return Report((*rows, *operations))
+    return Report((*rows, *operation_rows(draft)))
 
 
 def to_snn(ann: nn.Module, images: Tensor | Iterable[object], config: Method) -> SpikingNetwork:
@@ -130,7 +117,9 @@ def prepare(ann: nn.Module, example: Tensor) -> tuple[GraphModule, list[Row]]:
     rows += move_max_pools(net)
     one = torch.ones((), dtype=example.dtype, device=example.device)
     rows += place_neurons(net, lambda ceiling: IF(one, ceiling=ceiling))  # balanced later
-    rows += gate_max_pools(net)
+    gated = gate_max_pools(net)
+    twice = {row.path for row in gated}
+    rows = [row for row in rows if row.became != "moved" or row.path not in twice] + gated
     net = GraphModule(net, net.graph)
     rows += refusals(net)
     return net, rows
@@ -138,17 +127,13 @@ def prepare(ann: nn.Module, example: Tensor) -> tuple[GraphModule, list[Row]]:
 
 def _compare(ann: nn.Module, snn: SpikingNetwork, images: Tensor) -> None:
     """Compare the rewritten graph, activations in place of its neurons, with the network."""
-    was_training = {module: module.training for module in ann.modules()}
     with torch.no_grad():
-        try:
-            expected = ann.eval()(images)
-        finally:
-            for module, training in was_training.items():
-                module.training = training
+        with evaluating(ann):
+            expected = ann(images)
         found = snn.ann(images)
         refuse_mixing(snn, images)
     worst = float((found - expected).abs().max() / expected.abs().max().clamp_min(1e-12))
-    if not worst <= TOLERANCE:
+    if not worst <= rounding(found.dtype):
         raise ConversionError(
             "",
             f"the rewritten graph differs from the network by {worst:.1e} of its largest answer",

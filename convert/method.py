@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass
-from typing import TypeVar
+from typing import TypeVar, get_args
 
 from torch import Tensor
 
@@ -32,7 +32,7 @@ class Method:
         drive: steps during which image and biases act, None for always.
 
     Raises:
-        SpiketuneError: on steps, drive or calibration_images below 1.
+        SpiketuneError: on a value out of its range.
 
     Example:
         >>> import spiketune as st
@@ -54,6 +54,14 @@ class Method:
         check_steps(self.calibration_images, "calibration_images")
         if self.drive is not None:
             check_steps(self.drive, "drive")
+        if not isinstance(self.threshold, Threshold):
+            raise SpiketuneError(
+                f"threshold must be a rule such as MSE() or Max(), not {self.threshold!r}"
+            )
+        if self.per not in get_args(Granularity):
+            raise SpiketuneError(f"per must be 'layer' or 'channel', not {self.per!r}")
+        if not 0 <= self.initial < 1:
+            raise SpiketuneError(f"initial must lie in [0, 1), not {self.initial}")
 
 
 def register_method(method: type[M]) -> Callable[[Build[M]], Build[M]]:

@@ -33,8 +33,18 @@ def collect(images: Tensor | Iterable[object], limit: int) -> Tensor:
     """
     batches: list[Tensor] = []
     count = 0
+    if not isinstance(images, Tensor | Iterable):
+        raise SpiketuneError(
+            f"calibration images of type {type(images).__name__}; give a tensor [N, C, H, W] or a "
+            "loader"
+        )
     for batch in [images] if isinstance(images, Tensor) else images:
         x = batch if isinstance(batch, Tensor) else _first(batch)
+        if x.dim() < 2 or not x.is_floating_point():
+            raise SpiketuneError(
+                f"calibration images of shape {list(x.shape)} and type {x.dtype}; give them as "
+                "floats [N, C, H, W], scaled as for the network"
+            )
         batches.append(x[: limit - count])
         count += len(batches[-1])
         if count >= limit:

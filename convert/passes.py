@@ -16,7 +16,7 @@ from torch.fx.node import map_arg
 from spiketune.snn import CumulativeMaxPool2d, Row
 from spiketune.snn.ops import ACTIVATIONS, CONVOLUTIONS, aten
 from spiketune.snn.placing import existing, free_name
-from spiketune.snn.program import Depends, dependencies
+from spiketune.snn.program import Depends, dependencies, fetch
 from spiketune.snn.reading import BATCH_NORM, has_statistics
 
 
@@ -55,7 +55,8 @@ def fold_batch_norms(net: GraphModule) -> list[Row]:
             continue  # refused by name
         scale, shift = _affine(net, node)
         source = node.args[0]
-        foldable = source.target in CONVOLUTIONS or source.target is aten.linear.default
+        flat = source.target is aten.linear.default and len(node.meta["shape"]) == 2
+        foldable = source.target in CONVOLUTIONS or flat
         if foldable and len(source.users) == 1 and source.args[1].op == "get_attr":
             _fold_into(net, source, scale, shift)
             node.replace_all_uses_with(source)
@@ -81,9 +82,7 @@ def _affine(net: GraphModule, node: Node) -> tuple[Tensor, Tensor]:
 
 def _tensor(net: GraphModule, node: object) -> Tensor:
     assert isinstance(node, Node)
-    owner, _, leaf = str(node.target).rpartition(".")
-    value: Tensor = getattr(net.get_submodule(owner), leaf)
-    return value.detach()
+    return fetch(net, node).detach()
 
 
 def _fold_into(net: GraphModule, layer: Node, scale: Tensor, shift: Tensor) -> None:

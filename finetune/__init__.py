@@ -5,7 +5,7 @@ from .errors import TuneError
 from .history import Epoch, History
 from .rules import Batch, Criterion, Learn, Outcome, Rule, Task, register_rule
 from .surrogate_bptt import SurrogateBPTT
-from .trainer import tune
+from .trainer import OnBatch, OnEpoch, tune
 from .training import Training
 
 __all__ = [
@@ -15,6 +15,8 @@ __all__ = [
     "History",
     "Learn",
     "Loader",
+    "OnBatch",
+    "OnEpoch",
     "Outcome",
     "Precision",
     "Rule",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Sized
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Literal, Protocol
@@ -86,6 +86,21 @@ def count(loader: Loader, name: str = "loader") -> int:
     if batches < 1:
         raise TuneError(f"the {name} is empty; check the data set and drop_last")
     return batches
+
+
+def sizes(loader: Loader) -> dict[str, int | None]:
+    """Return what tells one loader from another at a glance; None for what it does not say.
+
+    Example:
+        >>> sizes([(torch.zeros(2, 1, 8, 8), torch.tensor([3, 7]))])
+        {'batches': 1, 'images': None, 'batch_size': None}
+    """
+    data, batch = getattr(loader, "dataset", None), getattr(loader, "batch_size", None)
+    return {
+        "batches": len(loader),
+        "images": len(data) if isinstance(data, Sized) else None,
+        "batch_size": batch if isinstance(batch, int) else None,
+    }
 
 
 def unpack(batch: Sequence[Tensor], place: Place, where: str) -> tuple[Tensor, Tensor]:

@@ -10,20 +10,22 @@ from __future__ import annotations
 import hashlib
 import json
 import pickle
+import zlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from spiketune.snn import SpikingNetwork
 from spiketune.snn.description import describe
 
+from .about import About
 from .errors import TuneError
 from .history import Epoch, History
 
-FORMAT = "spiketune-finetune/1"
+FORMAT = "spiketune-finetune/2"
 Settings = dict[str, Any]
 
 
@@ -34,6 +36,7 @@ class Checkpoint:
     Attributes:
         network: fingerprint of the network's structure.
         settings: what the run was asked for, as JSON data.
+        about: how the network was made, before this run.
         history: the epochs done.
         model: the network's tensors.
         optimizer: the optimizer's state.
@@ -43,6 +46,7 @@ class Checkpoint:
 
     network: str
     settings: Settings
+    about: About
     history: History
     model: dict[str, Tensor]
     optimizer: dict[str, Any]
@@ -64,6 +68,23 @@ def fingerprint(snn: SpikingNetwork) -> str:
         if "firing" in unit:
             unit["firing"] = [unit["firing"]["reset"], unit["firing"]["strict"]]
     return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
+
+
+def identity(teacher: nn.Module | None) -> str | None:
+    """Return a teacher's class and a checksum over all its tensors, the same on every device.
+
+    Example:
+        >>> identity(nn.Flatten())
+        'Flatten 00000000'
+    """
+    if teacher is None:
+        return None
+    mark = 0
+    for tensor in teacher.state_dict().values():
+        if isinstance(tensor, Tensor):
+            plain = tensor.detach().cpu().contiguous().flatten().view(torch.uint8)
+            mark = zlib.crc32(plain.numpy().data, mark)
+    return f"{type(teacher).__name__} {mark:08x}"
 
 
 def write(path: Path, checkpoint: Checkpoint) -> None:
@@ -93,18 +114,22 @@ def read(path: Path, device: torch.device) -> Checkpoint:
         TuneError: if there is none, or it is cut short or of another kind.
     """
     if not path.is_file():
-        raise TuneError(f"{path}: no checkpoint to resume; start the run without resume")
+        raise TuneError(
+            f"{path}: no checkpoint to resume; start the run without resume=True "
+            "(without --resume on the command line)"
+        )
     damaged = (RuntimeError, pickle.UnpicklingError, EOFError, OSError, ValueError, KeyError)
     try:
         data = torch.load(path, map_location=device, weights_only=True)
     except damaged as error:
         raise TuneError(
             f"{path}: not a whole checkpoint, it was cut short or is another kind of file; "
-            "delete it and start the run without resume"
+            "delete it and start the run without resume=True (without --resume on the command line)"
         ) from error
     if not isinstance(data, dict) or data.pop("format", None) != FORMAT:
         raise TuneError(
-            f"{path}: no {FORMAT} checkpoint; give the file that tune(checkpoint=...) wrote"
+            f"{path}: no {FORMAT} checkpoint; give the one that this version's tune wrote, or "
+            "start anew with another checkpoint= (another --out on the command line)"
         )
     try:
         history = History(tuple(Epoch(**epoch) for epoch in data.pop("history")["epochs"]))
@@ -124,13 +149,14 @@ def check_fits(path: Path, checkpoint: Checkpoint, network: str, settings: Setti
     if checkpoint.network != network:
         raise TuneError(
             f"{path}: written for another network; resume with the network it was started with, "
-            "or give another checkpoint path"
+            "or give another checkpoint= (another --out on the command line)"
         )
     differences = _differences(checkpoint.settings, settings)
     if differences:
         raise TuneError(
             f"{path}: the run was started with other settings ({'; '.join(differences)}); resume "
-            "with the same, or start a run of its own at another checkpoint path"
+            "with the same, or start a run of its own at another checkpoint= (another --out on the "
+            "command line)"
         )
 
 

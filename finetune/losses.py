@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -44,21 +41,6 @@ def criterion(training: Training) -> Criterion:
         return (1 - share) * hard + share * temperature**2 * soft
 
     return loss
-
-
-@contextmanager
-def as_teacher(teacher: nn.Module | None) -> Iterator[None]:
-    """Keep the teacher in evaluation mode, and give every part its own mode back at the end."""
-    if teacher is None:
-        yield
-        return
-    was_training = [(module, module.training) for module in teacher.modules()]
-    try:
-        teacher.eval()
-        yield
-    finally:
-        for module, mode in was_training:
-            module.training = mode
 
 
 def ask(teacher: nn.Module | None, images: Tensor, classes: int) -> Tensor | None:

@@ -5,20 +5,22 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from spiketune.snn import SpikingNetwork
+from spiketune.snn import SpikingNetwork, evaluating
 from spiketune.snn.description import encode
 
 from . import checkpoint as storage
-from .batches import Loader, Place, Precision, count, find_place, unpack
+from .about import tuned
+from .batches import Loader, Place, Precision, count, find_place, sizes, unpack
 from .bounds import floors, keep_within
 from .errors import TuneError
 from .history import Epoch, History
-from .losses import as_teacher, ask, criterion
+from .losses import ask, criterion
 from .randomness import generators, restore, seeded
 from .rules import Batch, Rule, Task, prepare, require_neurons
 from .training import Training, make_optimizer, make_schedule
@@ -47,9 +49,10 @@ def tune(
 ) -> History:
     """Train a spiking network in place and return what happened.
 
-    Afterwards ``snn.steps`` is ``steps``, ``snn.about`` says how it was tuned, and the network is
-    in evaluation mode. Interrupted or failed, it keeps the weights of the last update and its old
-    ``steps``, and the checkpoint of the last whole epoch stays on disk.
+    Afterwards ``snn.steps`` is ``steps``, ``snn.about`` says how it was tuned too (``method``,
+    ``seconds`` and ``epochs`` add up over trainings), and the network is in evaluation mode.
+    Interrupted or failed, it keeps the weights of the last update and its old ``steps``, and the
+    checkpoint of the last whole epoch stays on disk.
 
     The run is reproducible from ``seed`` wherever its randomness comes from torch or Python's
     ``random``; the global generators are put back after each epoch. Worker processes kept alive
@@ -65,7 +68,9 @@ def tune(
         training: optimizer, rates, loss.
         validate: images whose accuracy is taken after every epoch.
         checkpoint: file to write before the first and after every epoch.
-        resume: go on from ``checkpoint``, exactly as if the run had never stopped.
+        resume: go on from ``checkpoint``, exactly as if the run had never stopped. Settings, the
+            teacher's tensors, the batch size and the number of images must be those of the start;
+            another data set of the same size cannot be told from the first one.
         device: where to move the network; it stays where it is by default.
         precision: ``auto`` is bfloat16 autocast on CUDA devices that have it, else float32.
         seed: of shuffling, augmentation and the rule's own draws.
@@ -87,31 +92,33 @@ def tune(
         >>> len(history.epochs), snn.steps
         (2, 4)
     """
-    _check(snn, teacher, steps, epochs, checkpoint, resume)
+    _check(snn, teacher, steps=steps, epochs=epochs, checkpoint=checkpoint, resume=resume)
     training = training or Training()
     place = find_place(snn, None if device is None else torch.device(device), precision)
     run = _Run(
-        snn, loader, rule, Task(steps=steps, criterion=criterion(training)), place, training,
-        epochs, seed, teacher, validate, on_batch,
+        snn, loader, rule, Task(steps=steps, criterion=criterion(training)), place,
+        training=training, epochs=epochs, seed=seed, teacher=teacher, validate=validate,
+        on_batch=on_batch,
     )  # fmt: skip
     path = None if checkpoint is None else Path(checkpoint)
     if path is not None:
         run.open(path, resume)
     try:
-        with as_teacher(teacher):
+        with nullcontext() if teacher is None else evaluating(teacher):
             run.train(epochs, path, on_epoch)
     finally:
         snn.eval()
         run.optimizer.zero_grad()
     snn.steps = steps
-    snn.about |= {"rule": type(rule).__name__, "tuned_steps": steps, "epochs": epochs}
-    snn.about["training_images"] = run.history.epochs[-1].images
+    # Not the network's own, which may hold this very run where a finished one is resumed.
+    snn.about = tuned(run.about, run.history, rule, steps=steps, training=training)
     return run.history
 
 
 def _check(
     snn: SpikingNetwork,
     teacher: nn.Module | None,
+    *,
     steps: int,
     epochs: int,
     checkpoint: str | Path | None,
@@ -137,6 +144,7 @@ class _Run:
         rule: Rule,
         task: Task,
         place: Place,
+        *,
         training: Training,
         epochs: int,
         seed: int,
@@ -154,26 +162,26 @@ class _Run:
         self.optimizer = make_optimizer(snn, training)
         self.schedule = make_schedule(self.optimizer, training, self.batches * epochs)
         self.floors = floors(snn)
-        self.history = History()
-        self.settings = {
+        self.history, self.about = History(), dict(snn.about)
+        self.settings: storage.Settings = {
             "rule": encode(rule),
             "training": encode(training),
             "steps": task.steps,
             "epochs": epochs,
             "seed": seed,
-            "batches": self.batches,
-            "teacher": teacher is not None,
+            **sizes(loader),
             "bfloat16": place.autocast,
         }
 
     def open(self, path: Path, resume: bool) -> None:
         """Go on from the checkpoint at ``path``, or write the first one there."""
         self.network = storage.fingerprint(self.snn)
+        self.settings["teacher"] = storage.identity(self.teacher)
         if not resume:
             if path.exists():
                 raise TuneError(
-                    f"{path}: holds an earlier run; pass resume=True to go on with it, or give "
-                    "another path"
+                    f"{path}: holds an earlier run; pass resume=True (--resume true on the command "
+                    "line) to go on with it, or give another checkpoint= (another --out)"
                 )
             self.save(path)
             return
@@ -182,13 +190,14 @@ class _Run:
         restore(self.loader, found.generators)
         self.snn.load_state_dict(found.model)
         self.optimizer.load_state_dict(found.optimizer)
-        self.floors, self.history = found.floors, found.history
+        self.floors, self.history, self.about = found.floors, found.history, found.about
 
     def save(self, path: Path) -> None:
         """Write everything that the next epoch depends on."""
         state = storage.Checkpoint(
             network=self.network,
             settings=self.settings,
+            about=self.about,
             history=self.history,
             model=self.snn.state_dict(),
             optimizer=self.optimizer.state_dict(),
@@ -253,7 +262,8 @@ class _Run:
             raise TuneError(
                 f"epoch {epoch}, batch {place}: the loss is {loss:.4g} with a gradient of norm "
                 f"{norm:.4g} at a learning rate of {rate:.2g}; lower it, for example "
-                f"Training(learning_rate={rate / 10:.1g}), and check the images for nan"
+                f"Training(learning_rate={rate / 10:.1g}) (--training.learning_rate on the command "
+                "line), and check the images for nan"
             )
         self.optimizer.step()
         keep_within(self.snn, self.floors)

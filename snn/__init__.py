@@ -12,6 +12,7 @@ from .dynamics import (
     signed_if_step,
 )
 from .errors import ConversionError, SpiketuneError, StorageError
+from .modes import evaluating
 from .network import SpikingNetwork
 from .neurons import IF, LIF, CumulativeMaxPool2d, Neuron, SignedIF, Temporal
 from .program import Monitor, Program
@@ -57,6 +58,7 @@ __all__ = [
     "Temporal",
     "Triangle",
     "costs",
+    "evaluating",
     "fire",
     "if_step",
     "lif_step",

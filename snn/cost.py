@@ -24,7 +24,7 @@ from torch.fx.node import map_arg
 from .network import SpikingNetwork
 from .neurons import Neuron, Temporal
 from .ops import MAXIMA, POOLING, SCALINGS, SHAPES, SUMS, WEIGHTED, aten
-from .program import Depends, Values, dependencies
+from .program import Depends, Values, dependencies, fetch, only_input
 from .report import Row
 
 _PASSING = POOLING | SCALINGS | SHAPES | SUMS
@@ -97,7 +97,7 @@ class _Counter:
         self.net = snn.net
         self.depends = dependencies(snn.net.graph, snn.net)
         self.shapes = snn.shapes()
-        self.like = next(iter(snn.parameters()))
+        self.like = next(iter(snn.parameters()), torch.empty(()))
         self.carries_spikes: dict[Node, bool] = {}
         self.values: Values = {}
         self.sources: dict[str, Tensor] = {}
@@ -114,7 +114,7 @@ class _Counter:
             if self.total.requires_grad:
                 grads = torch.autograd.grad(self.total, leaves, allow_unused=True)
         fan_out = {
-            name: torch.zeros_like(leaf[0]) if grad is None else grad[0].detach()
+            name: _of_image(torch.zeros_like(leaf) if grad is None else grad.detach())
             for (name, leaf), grad in zip(self.sources.items(), grads, strict=True)
         }
         macs = {kind: 0 for kind in ("stem", "dense", "linear")}
@@ -132,23 +132,23 @@ class _Counter:
         elif isinstance(unit, Temporal):
             self.total = self.total + self._value(node.args[0]).sum()
             if isinstance(unit, Neuron):
-                self.neurons += prod(self.shapes[node][1:])
+                self.neurons += prod(self.shapes[node])
                 self._source(node)
         elif node.target in MAXIMA and self._all_spikes(node):
             self._source(node)  # which spike is the greatest is known only while running
         elif self.depends[node] == Depends.TIME and node.target in _PASSING:
             self.carries_spikes[node] = self._all_spikes(node)
             if node.target in SCALINGS and not self.carries_spikes[node]:
-                self.becomes[node.name] = ("dense", prod(self.shapes[node][1:]))
+                self.becomes[node.name] = ("dense", prod(self.shapes[node]))
             self.values[node] = self._pass_on(node)
 
     def _weighted(self, node: Node) -> None:
         weight = self._weight(node)
         fan_in = weight.numel() // weight.shape[0]
-        outputs = prod(self.shapes[node][1:])
+        outputs = prod(self.shapes[node])
         if node.target is aten.conv_transpose2d.input:
-            outputs = prod(self.shapes[_input(node)][1:])
-        source = _input(node)
+            outputs = prod(self.shapes[only_input(node)])
+        source = only_input(node)
         if self.depends[source] != Depends.TIME:
             kind = "stem"
         elif self.carries_spikes[source]:
@@ -168,7 +168,7 @@ class _Counter:
         holder = node.args[WEIGHTED[node.target][0]]
         assert isinstance(holder, Node)
         if holder.op == "get_attr":
-            return self.net.get_parameter(str(holder.target)).detach()
+            return fetch(self.net, holder).detach()
         # Computed from parameters, as by weight standardisation: never exactly zero.
         return torch.ones(self.shapes[holder], device=self.like.device)
 
@@ -218,6 +218,11 @@ class _Counter:
         return self._value(node)
 
 
+def _of_image(fan_out: Tensor) -> Tensor:
+    """Return ``[...]`` of one image; ``[k, ...]`` where a reshape made k rows of each image."""
+    return fan_out[0] if len(fan_out) == 1 else fan_out
+
+
 def _sum_pool(node: Node, args: tuple[Any, ...]) -> Tensor:
     """Run a pooling node so that it sums its windows, whatever it averages over."""
     x: Tensor = args[0]
@@ -239,9 +244,3 @@ def _sum_pool(node: Node, args: tuple[Any, ...]) -> Tensor:
         shape = [m if d == dim else 1 for d in range(-spatial, 0)]
         pooled = pooled * pooled.new_tensor(sizes).view(shape)
     return pooled
-
-
-def _input(node: Node) -> Node:
-    source = node.args[0]
-    assert isinstance(source, Node)
-    return source

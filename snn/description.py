@@ -7,6 +7,7 @@ never imported and never evaluated.
 from __future__ import annotations
 
 from dataclasses import asdict, is_dataclass
+from keyword import iskeyword
 from typing import Any
 
 import torch
@@ -90,6 +91,8 @@ def rebuild(data: dict[str, Any], origin: str) -> SpikingNetwork:
             holder.register_buffer(leaf, empty)
         else:
             holder.register_parameter(leaf, nn.Parameter(empty, requires_grad=info["trained"]))
+    if not all(isinstance(size, int) and size > 0 for size in data["input_shape"]):
+        raise StorageError(f"{origin}: {data['input_shape']} is no image shape; make it again")
     graph = _rebuild_graph(data, origin)
     net = GraphModule(root, graph)
     return SpikingNetwork(
@@ -227,6 +230,10 @@ def _name_of(node: Node) -> str:
     return name
 
 
+def _plain(name: str) -> bool:
+    return name.isidentifier() and name.isascii() and not iskeyword(name)
+
+
 def _checked_target(item: dict[str, Any], data: dict[str, Any], origin: str) -> Any:
     """Return what a node calls, if it is known.
 
@@ -234,7 +241,7 @@ def _checked_target(item: dict[str, Any], data: dict[str, Any], origin: str) -> 
     """
     op, target = item["op"], item["target"]
     names = [item["name"], *item["kwargs"], *([target] if op == "placeholder" else [])]
-    strange = [name for name in names if not (name.isidentifier() and name.isascii())]
+    strange = [name for name in names if not _plain(name)]
     if strange:
         raise StorageError(f"{origin}: {strange[0]!r} is no name; the file is none of ours")
     if op == "call_function":

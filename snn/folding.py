@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.fx import Node
 
 from .network import SpikingNetwork
-from .neurons import Neuron
 from .ops import CONVOLUTIONS, POOLING, RESHAPES, aten
+from .program import fetch
 
 
 def fold(snn: SpikingNetwork) -> SpikingNetwork:
@@ -32,11 +32,11 @@ def fold(snn: SpikingNetwork) -> SpikingNetwork:
     """
     folded = deepcopy(snn)
     folder = _Folder(folded)
-    for node in folded.net.graph.find_nodes(op="call_module"):
-        unit = folded.net.get_submodule(node.target)
-        if isinstance(unit, Neuron) and not unit.folded:
+    for node, unit in folded.neuron_nodes():
+        if not unit.folded:
             folder.push(node, unit.threshold.detach())
-            unit.folded = True
+    for _, unit in folded.neuron_nodes():
+        unit.folded = True
     folded.net.graph.lint()
     folded.net.recompile()
     folded._program = None
@@ -86,7 +86,7 @@ class _Folder:
         holder = user.args[1] if len(user.args) > 1 else None
         if not isinstance(holder, Node) or holder.op != "get_attr" or user.args[0] is not node:
             return False
-        weight = self.net.get_parameter(str(holder.target)).detach()
+        weight = fetch(self.net, holder).detach()
         if user.target in CONVOLUTIONS:
             groups = int(user.args[6]) if len(user.args) > 6 else 1  # type: ignore[arg-type]
             by_group = weight.view(groups, -1, *weight.shape[1:])

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.fx import GraphModule, Node
 
 from .errors import SpiketuneError
+from .modes import evaluating
 from .neurons import Neuron
 from .program import Monitor, Program, States
 from .report import Report
@@ -80,21 +81,22 @@ class SpikingNetwork(nn.Module):
 
         Runs once on zeros, in evaluation mode so that no statistics move.
         """
-        like = next(iter(self.parameters()))
+        like = next(iter(self.parameters()), torch.empty(()))
         image = torch.zeros(batch, *self.input_shape, device=like.device, dtype=like.dtype)
-        was_training = self.training
-        self.eval()
-        with torch.no_grad():
-            found = self.program.shapes(image)
-        self.train(was_training)
-        return found
+        with torch.no_grad(), evaluating(self):
+            return self.program.shapes(image)
 
     def neurons(self) -> Iterator[tuple[str, Neuron]]:
         """Yield the name of each neuron's node, as monitors see it, and the neuron."""
+        for node, neuron in self.neuron_nodes():
+            yield node.name, neuron
+
+    def neuron_nodes(self) -> Iterator[tuple[Node, Neuron]]:
+        """Yield each node of the graph that calls a neuron, and the neuron."""
         for node in self.net.graph.find_nodes(op="call_module"):
             unit = self.net.get_submodule(node.target)
             if isinstance(unit, Neuron):
-                yield node.name, unit
+                yield node, unit
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the answer ``[B, classes]`` after ``self.steps`` steps to images ``x``."""
@@ -144,6 +146,8 @@ class SpikingNetwork(nn.Module):
     ) -> Iterator[Tensor]:
         """Yield the raw outputs ``[T', B, classes]`` chunk by chunk; see ``unroll``."""
         self._check_images(x)
+        if chunk is not None:
+            check_steps(chunk, "chunk")
         # While gradients are kept, chunks would save nothing: the whole history stays in memory.
         longest = chunk or (steps if torch.is_grad_enabled() else CHUNK)
         stem = self.program.stem(x)
@@ -174,6 +178,11 @@ class SpikingNetwork(nn.Module):
                 f"images of shape {list(x.shape)} given, but the network was made for "
                 f"[B, {', '.join(map(str, self.input_shape))}]; resize them, or convert the "
                 "network again with images of this size"
+            )
+        expected = next(iter(self.parameters()), x).dtype
+        if x.dtype != expected:
+            raise SpiketuneError(
+                f"images of type {x.dtype} given to a network of {expected}; convert one with .to()"
             )
         # A NaN membrane never fires: without this check such images would get a finite answer.
         if not bool(x.isfinite().all()):
@@ -206,7 +215,7 @@ def plain_cfg(cfg: object) -> dict[str, Any]:
     """
     if not isinstance(cfg, dict):
         return {}
-    wanted = ("mean", "std", "interpolation", "crop_pct", "crop_mode")
+    wanted = ("num_classes", "mean", "std", "interpolation", "crop_pct", "crop_mode")
     found = {key: cfg[key] for key in wanted if cfg.get(key) is not None}
     return {k: list(v) if isinstance(v, list | tuple) else v for k, v in found.items()}
 
@@ -218,6 +227,6 @@ def check_steps(steps: int, name: str = "steps") -> int:
         >>> check_steps(4)
         4
     """
-    if steps < 1:
-        raise SpiketuneError(f"{name} must be at least 1, not {steps}")
+    if not isinstance(steps, int) or steps < 1:
+        raise SpiketuneError(f"{name} must be a whole number, at least 1, not {steps}")
     return steps

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from .dynamics import Firing, SoftReset, State, if_step, lif_step, over_time, signed_if_step
+from .errors import SpiketuneError
 
 
 class Temporal(nn.Module, ABC):
@@ -47,7 +48,7 @@ class Neuron(Temporal):
         folded: emit bare ``s`` instead of ``θ s``, because the next weights hold ``θ``.
 
     Raises:
-        ValueError: if a threshold is not above zero.
+        SpiketuneError: if a threshold is not above zero.
 
     Example:
         >>> neuron = IF(torch.tensor(0.5), initial=0.5)
@@ -67,7 +68,7 @@ class Neuron(Temporal):
     ) -> None:
         super().__init__()
         if not bool((threshold > 0).all()):
-            raise ValueError("a threshold must be above zero everywhere; recalibrate the layer")
+            raise SpiketuneError("a threshold must be above zero everywhere; recalibrate the layer")
         self.threshold = nn.Parameter(threshold.detach().clone(), requires_grad=False)
         start = torch.as_tensor(initial, dtype=threshold.dtype, device=threshold.device)
         self.register_buffer("initial", start.detach().clone())
@@ -132,7 +133,7 @@ class LIF(Neuron):
         folded: as in ``Neuron``.
 
     Raises:
-        ValueError: if the leak lies outside (0, 1].
+        SpiketuneError: if the leak lies outside (0, 1].
 
     Example:
         >>> spikes, _ = LIF(torch.tensor(1.0), leak=0.5)(torch.full((3, 1), 0.6))
@@ -153,7 +154,7 @@ class LIF(Neuron):
         super().__init__(threshold, initial=initial, ceiling=ceiling, firing=firing, folded=folded)
         value = torch.as_tensor(leak, dtype=threshold.dtype, device=threshold.device)
         if not bool(((value > 0) & (value <= 1)).all()):
-            raise ValueError("a leak must lie in (0, 1]; 1 means a neuron without leak")
+            raise SpiketuneError("a leak must lie in (0, 1]; 1 means a neuron without leak")
         self.leak = nn.Parameter(value.detach().clone(), requires_grad=False)
 
     def step(self, current: Tensor, state: State) -> tuple[Tensor, State]:
@@ -173,7 +174,7 @@ class SignedIF(Neuron):
         folded: as in ``Neuron``.
 
     Raises:
-        ValueError: on a hard reset.
+        SpiketuneError: on a hard reset.
 
     Example:
         >>> spikes, _ = SignedIF(torch.tensor(1.0))(torch.tensor([[1.2], [-0.9], [0.0]]))
@@ -193,7 +194,7 @@ class SignedIF(Neuron):
     ) -> None:
         super().__init__(threshold, initial=initial, ceiling=ceiling, firing=firing, folded=folded)
         if not isinstance(self.firing.reset, SoftReset):
-            raise ValueError("a signed neuron resets softly; use Firing(reset=SoftReset())")
+            raise SpiketuneError("a signed neuron resets softly; use Firing(reset=SoftReset())")
         self.limit = limit
 
     def start(self, current: Tensor) -> State:
@@ -246,20 +247,21 @@ class CumulativeMaxPool2d(Temporal):
             x, self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode
         )
 
-    def step(self, current: Tensor, state: State) -> tuple[Tensor, State]:
-        """Advance one step; the state holds the sum of the inputs and its pool so far."""
-        total = state.membrane + current
-        pooled = self.ann(total)
-        return pooled - state.tracer, State(total, pooled)  # type: ignore[operator]
-
     def forward(self, x: Tensor, state: State | None = None) -> tuple[Tensor, State]:
-        """Run ``x [T, B, C, H, W]``."""
+        """Run ``x [T, B, C, H, W]``; the state's membrane is the sum of the inputs so far."""
         x = x.to(torch.promote_types(x.dtype, torch.float32))
-        if state is None:
-            nothing = torch.zeros_like(x[0])
-            state = State(nothing, self.ann(nothing))
-        return over_time(self.step, x, state)
+        before = State(torch.zeros_like(x[0])) if state is None else state
+        # Step by step: cumsum would round differently with every length of a chunk.
+        sums, after = over_time(_accumulate, x, before)
+        sums = torch.cat([before.membrane.unsqueeze(0), sums])
+        pooled = self.ann(sums.flatten(0, 1))
+        return pooled.view(*sums.shape[:2], *pooled.shape[1:]).diff(dim=0), after
 
     def extra_repr(self) -> str:
         """Say the window."""
         return f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}"
+
+
+def _accumulate(current: Tensor, state: State) -> tuple[Tensor, State]:
+    total = state.membrane + current
+    return total, State(total)

@@ -42,7 +42,7 @@ POOLING: set[Target] = {
 }
 
 # Sums of activations, in ANN units on both sides.
-SUMS: set[Target] = {aten.add.Tensor, aten.sub.Tensor, aten.neg.default}
+SUMS: set[Target] = {aten.add.Tensor, aten.sub.Tensor, aten.rsub.Scalar, aten.neg.default}
 
 # Products; linear only while at most one factor is an activation.
 SCALINGS: set[Target] = {aten.mul.Tensor, aten.div.Tensor, aten.mul.Scalar, aten.div.Scalar}
@@ -96,6 +96,9 @@ IDENTITIES: set[Target] = {
     aten.feature_dropout.default,
     aten.lift_fresh_copy.default,
 }
+
+# Do nothing where the type stays the same, and are removed then.
+CASTS: set[Target] = {aten._to_copy.default, aten.to.dtype, aten.to.dtype_layout}
 
 RUNNABLE: set[Target] = {*WEIGHTED, *POOLING, *SUMS, *SCALINGS, *SHAPES, *SCALARS, *MAXIMA}
 

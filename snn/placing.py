@@ -40,6 +40,9 @@ def place_neurons(net: GraphModule, make: Callable[[float | None], Neuron]) -> l
         except LookupError as error:
             rows.append(Row(path, name, "refused", f"{error.args[0]}; use ReLU or ReLU6"))
             continue
+        if node.meta["shape"] is None or len(node.meta["shape"]) < 2:
+            rows.append(Row(path, name, "refused", "one number an image; give it a dimension more"))
+            continue
         target = free_name(net, f"{path}.{name}" if path else name)
         net.add_submodule(target, make(ceiling))
         with net.graph.inserting_before(node):

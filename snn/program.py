@@ -20,7 +20,7 @@ from torch.nn import Module
 
 from .dynamics import State
 from .neurons import Temporal
-from .ops import MAXIMA, SCALARS, SUMS, WEIGHTED, aten
+from .ops import MAXIMA, RUNNABLE, SCALARS, SUMS, WEIGHTED, aten
 
 Monitor = Callable[[str, Tensor], None]
 States = dict[str, State]
@@ -60,7 +60,10 @@ def dependencies(graph: Graph, root: Module) -> dict[Node, Depends]:
             inputs = {found[n] for n in node.all_input_nodes}
             if inputs == {Depends.PARAMETERS, Depends.SIZES}:
                 inputs = {Depends.IMAGE}
-            found[node] = max(inputs, key=lambda d: d.value, default=Depends.PARAMETERS)
+            depends = max(inputs, key=lambda d: d.value, default=Depends.PARAMETERS)
+            unknown = node.op == "call_function" and node.target not in RUNNABLE
+            # What has no rule is not known to be the same at every step.
+            found[node] = Depends.TIME if unknown and depends == Depends.IMAGE else depends
     return found
 
 
@@ -97,11 +100,6 @@ class Program:
         self._free_all = _last_uses(self._nodes, self._output)
         self._free_body = _last_uses(self._body, self._output)
 
-    @property
-    def spiking(self) -> bool:
-        """Whether the output depends on any unit with a memory."""
-        return self._depends[self._output] == Depends.TIME
-
     def shapes(self, image: Tensor) -> dict[Node, Any]:
         """Run once on ``image`` and return every tensor's shape and every size's number."""
         found: dict[Node, Any] = {}
@@ -133,7 +131,7 @@ class Program:
             if self._depends[node] == Depends.TIME and self._is_unit(node):
                 unit = self._root.get_submodule(str(node.target))
                 assert isinstance(unit, Temporal)
-                current = values[_only_input(node)]
+                current = values[only_input(node)]
                 if observe is not None:
                     observe(node.name, current)
                 values[node] = unit.ann(current)
@@ -189,7 +187,7 @@ class Program:
         for node in self._body:
             if self._is_unit(node):
                 unit = self._root.get_submodule(str(node.target))
-                source = _only_input(node)
+                source = only_input(node)
                 if self._depends[source] == Depends.IMAGE:
                     rest = stem[source] if driven else torch.zeros_like(stem[source])
                     current = rest.expand(steps, *rest.shape)
@@ -216,7 +214,7 @@ class Program:
 
     def _size(self, node: Node, values: Values, stem: Values, steps: int) -> int:
         """Return a size as the body sees it, with time folded into the first dimension."""
-        source, dim = _only_input(node), int(node.args[1])  # type: ignore[arg-type]
+        source, dim = only_input(node), int(node.args[1])  # type: ignore[arg-type]
         if source in values:
             return int(values[source].shape[dim])
         return int(stem[source].shape[dim]) * (steps if dim == 0 else 1)
@@ -225,7 +223,7 @@ class Program:
         if node.op == "placeholder":
             return image
         if node.op == "get_attr":
-            return operator.attrgetter(str(node.target))(self._root)
+            return fetch(self._root, node)
         return self._apply(node, node.args, value_of)
 
     def _apply(
@@ -249,7 +247,7 @@ def _undriven_args(node: Node, depends: dict[Node, Depends]) -> tuple[Argument, 
         for place, arg in enumerate(args):
             constant = isinstance(arg, Node) and depends[arg] == Depends.PARAMETERS
             if constant or isinstance(arg, int | float):
-                args[place] = torch.zeros(())
+                args[place] = torch.zeros(()) if place == 0 else 0
     return tuple(args)
 
 
@@ -259,7 +257,14 @@ def _shape(value: Any) -> Any:
     return tuple(value.shape) if isinstance(value, Tensor) else value
 
 
-def _only_input(node: Node) -> Node:
+def fetch(root: Module, node: Node) -> Tensor:
+    """Return the parameter or buffer that a ``get_attr`` node stands for."""
+    value: Tensor = operator.attrgetter(str(node.target))(root)
+    return value
+
+
+def only_input(node: Node) -> Node:
+    """Return the first argument of a node, the value that it works on."""
     source = node.args[0]
     assert isinstance(source, Node)
     return source

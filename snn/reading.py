@@ -15,7 +15,8 @@ from torch.export import Dim, ExportedProgram, export
 from torch.fx import Graph, GraphModule, Node
 
 from .errors import ConversionError
-from .ops import IDENTITIES, RESHAPES, aten
+from .modes import evaluating
+from .ops import CASTS, IDENTITIES, RESHAPES, aten
 
 BATCH_NORM = aten.batch_norm.default
 _BATCH_NORM_FORMS = {
@@ -45,18 +46,14 @@ def read(network: nn.Module, images: Tensor) -> GraphModule:
         >>> [str(n.target) for n in graph.graph.nodes if n.op == "call_function"]
         ['aten.conv2d.default', 'aten.relu.default']
     """
-    was_training = {name: m.training for name, m in network.named_modules()}
-    try:
-        program = _export(network.eval(), images)
-    finally:
-        for name, module in network.named_modules():
-            module.training = was_training[name]
+    with evaluating(network):
+        program = _export(network, images)
     exported = program.module()
     assert isinstance(exported, GraphModule)
     _make_functional(exported)
     _remove_guards(exported)
     _remove_identities(exported)
-    _name_first_result(exported)
+    _name_alike(exported)
     _single_output(exported)
     _annotate(exported)
     exported.graph.eliminate_dead_code()
@@ -77,8 +74,8 @@ def _export(network: nn.Module, images: Tensor) -> ExportedProgram:
             # An empty table decomposes nothing; it only makes in-place operations functional.
             # It traces the network again, which takes longer than all the rest: only if need be.
             program = program.run_decompositions({})
-    except (RuntimeError, TypeError, ValueError, NotImplementedError, AttributeError) as error:
-        first = str(error).strip().splitlines()[0]
+    except Exception as error:  # export and the network itself may raise anything
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ConversionError(
             type(network).__name__,
             f"torch.export cannot read it on images of shape {list(images.shape)} ({first})",
@@ -164,16 +161,30 @@ def _remove_identities(module: GraphModule) -> None:
     """Remove what does nothing in evaluation; ``module.meta["removed"]`` says what and where."""
     removed = module.meta.setdefault("removed", [])
     for node in list(module.graph.nodes):
-        if node.op == "call_function" and node.target in IDENTITIES:
+        cast = node.op == "call_function" and node.target in CASTS and _same_type(node)
+        if cast or (node.op == "call_function" and node.target in IDENTITIES):
             if "dropout" in str(node.target):
                 removed.append(_path_of(node))
             node.replace_all_uses_with(node.args[0])
             module.graph.erase_node(node)
 
 
-def _name_first_result(module: GraphModule) -> None:
-    """Rewrite ``native_batch_norm(x, w, b, mean, var, ...)[0]`` as ``batch_norm``; pools alike."""
+def _same_type(node: Node) -> bool:
+    source = node.args[0]
+    before = source.meta.get("val") if isinstance(source, Node) else None
+    after = node.meta.get("val")
+    return isinstance(before, Tensor) and isinstance(after, Tensor) and before.dtype == after.dtype
+
+
+def _name_alike(module: GraphModule) -> None:
+    """Give one name to what has several.
+
+    ``native_batch_norm(x, w, b, mean, var, ...)[0]`` is ``batch_norm``, pools alike; and a view
+    is a reshape, which does not mind how time folded into the batch lies in memory.
+    """
     for node in list(module.graph.nodes):
+        if node.target is aten.view.default:
+            node.target = aten.reshape.default
         if node.target in _BATCH_NORM_FORMS:
             target, args = BATCH_NORM, (*node.args[:5], False, *node.args[-2:], False)
         elif node.target is aten.max_pool2d_with_indices.default:

@@ -14,7 +14,9 @@ class Row:
     Attributes:
         path: module path.
         found: the operation, such as ``relu`` or ``batch_norm``.
-        became: ``neuron``, ``folded``, ``linear``, ``dense``, ``moved``, ``pooled`` or ``refused``.
+        became: ``neuron``; of layers with weights ``linear`` (fed by spikes), ``dense`` (by
+            anything else) or ``stem`` (by the image, once); of the rest ``linear``,
+            ``folded``, ``moved``, ``pooled``, ``removed`` or ``refused``.
         note: detail in words; for a refusal, the remedy.
         macs: multiply-accumulates an image in the ANN, zero where there are none.
 

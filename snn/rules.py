@@ -26,12 +26,16 @@ _ALONG: dict[Target, int] = {
     aten.unbind.int: 1,
 }
 _EVERYTHING = 2**63 - 1
-# Relative difference that rounding of float32 explains.
-MIXING = 1e-3
-_REMEDY = "replace it by ReLU or ReLU6 and retrain, or take a network without it"
+_REMEDY = "take a network without it, or put what it does in terms of operations that have a rule"
+_ACTIVATION = "replace it by ReLU or ReLU6 and retrain, or take a network without it"
+_CURVED = (
+    "celu", "elu", "gelu", "hardsigmoid", "hardswish", "leaky_relu", "mish", "prelu", "rrelu",
+    "selu", "sigmoid", "silu", "softplus", "tanh",
+)  # fmt: skip
 _REMEDIES = {
     "batch_norm": "give it running statistics and call eval() on the network",
-    "dropout": "call eval() on the network",
+    **dict.fromkeys(_CURVED, _ACTIVATION),
+    "squeeze": "name the dimension to squeeze: a batch of one would vanish too",
     "softmax": "leave the softmax out of the network: the answer's order does not need it",
     "log_softmax": "leave the softmax out of the network: the answer's order does not need it",
 }
@@ -82,6 +86,16 @@ def refuse(rows: list[Row]) -> None:
         )
 
 
+def rounding(dtype: torch.dtype) -> float:
+    """Return the relative difference that rounding alone explains in a deep network.
+
+    Example:
+        >>> rounding(torch.float32)
+        0.001
+    """
+    return max(1e-3, 16 * torch.finfo(dtype).eps)
+
+
 def refuse_mixing(snn: SpikingNetwork, images: Tensor) -> None:
     """Raise if the answer to an image depends on the others in its batch.
 
@@ -100,13 +114,13 @@ def refuse_mixing(snn: SpikingNetwork, images: Tensor) -> None:
         >>> refuse_mixing(st.to_snn(ann, torch.rand(9, 4), st.Binary()), torch.rand(2, 4))
     """
     pair = images[:2] if len(images) > 1 else torch.cat([images, images / 2])
+    together = snn.ann(pair)
     try:
-        together = snn.ann(pair)
         apart = torch.cat([snn.ann(pair[:1]), snn.ann(pair[1:])])
         twice = snn.ann(torch.cat([pair, pair]))
         size = together.abs().max().clamp_min(1e-12)
         error = max((together - apart).abs().max(), (twice - torch.cat([apart] * 2)).abs().max())
-        mixes = not bool(error / size <= MIXING)
+        mixes = not bool(error / size <= rounding(together.dtype))
     except RuntimeError:  # a reshape that fits one batch size only
         mixes = True
     if mixes:

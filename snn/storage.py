@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as pack
 
 from .description import describe, rebuild
 from .errors import StorageError
@@ -39,7 +39,8 @@ def save(snn: SpikingNetwork, path: str | Path) -> Path:
     tensors = {k: v.detach().cpu().contiguous().clone() for k, v in snn.state_dict().items()}
     partial = path.with_name(path.name + ".partial")
     try:
-        save_file(tensors, partial, metadata={"spiketune": json.dumps(describe(snn))})
+        # As bytes, because save_file makes files that nobody else may read.
+        partial.write_bytes(pack(tensors, metadata={"spiketune": json.dumps(describe(snn))}))
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
@@ -80,15 +81,7 @@ def load(path: str | Path) -> SpikingNetwork:
         raise StorageError(
             f"{path}: holds plain weights, no spiking network; give it to load_ann(checkpoint=...)"
         )
-    snn = _rebuild(metadata["spiketune"], tensors, path)
-    missing, unexpected = set(snn.state_dict()) - set(tensors), set(tensors) - set(snn.state_dict())
-    if missing or unexpected:
-        raise StorageError(
-            f"{path}: its tensors do not fit its description (missing {sorted(missing)[:3]}, "
-            f"unexpected {sorted(unexpected)[:3]}); the file was changed, make it again"
-        )
-    _fill(snn, tensors, path)
-    return snn.eval()
+    return _rebuild(metadata["spiketune"], tensors, path).eval()
 
 
 def _rebuild(text: str, tensors: dict[str, torch.Tensor], path: Path) -> SpikingNetwork:
@@ -102,7 +95,9 @@ def _rebuild(text: str, tensors: dict[str, torch.Tensor], path: Path) -> Spiking
                     f"{path}: {name} has shape {list(found.shape)}, described as "
                     f"{info['shape']}; the file was changed, make it again"
                 )
-        return rebuild(data, str(path))
+        snn = rebuild(data, str(path))
+        _fill(snn, tensors, path)
+        return snn
     except StorageError:
         raise
     except (
@@ -116,7 +111,14 @@ def _rebuild(text: str, tensors: dict[str, torch.Tensor], path: Path) -> Spiking
 
 
 def _fill(snn: SpikingNetwork, tensors: dict[str, torch.Tensor], path: Path) -> None:
-    for name, target in [*snn.named_parameters(), *snn.named_buffers()]:
+    held = dict([*snn.named_parameters(), *snn.named_buffers()])
+    missing, unexpected = sorted(set(held) - set(tensors)), sorted(set(tensors) - set(held))
+    if missing or unexpected:
+        raise StorageError(
+            f"{path}: its tensors do not fit its description (missing {missing[:3]}, unexpected "
+            f"{unexpected[:3]}); the file was changed, make it again"
+        )
+    for name, target in held.items():
         value = tensors[name]
         if value.shape != target.shape:
             raise StorageError(
@@ -124,3 +126,6 @@ def _fill(snn: SpikingNetwork, tensors: dict[str, torch.Tensor], path: Path) -> 
                 f"{list(target.shape)}; the file was changed, make it again"
             )
         target.data = value
+    for name, neuron in snn.neurons():
+        if not bool((neuron.threshold > 0).all()):
+            raise StorageError(f"{path}: {name} has a threshold not above 0; make the file again")

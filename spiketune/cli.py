@@ -46,5 +46,8 @@ def main(args: Sequence[str] | None = None) -> None:
     except SpiketuneError as error:
         print(f"spiketune: {error}", file=sys.stderr)
         sys.exit(1)
+    except OSError as error:
+        print(f"spiketune: {error}; check the path, its permissions and the disk", file=sys.stderr)
+        sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)

@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 import spiketune as st
 from spiketune.convert import Method
 from spiketune.finetune import Epoch, Rule
+from spiketune.snn.network import check_steps, plain_cfg
 
 from .progress import bars
 
@@ -45,18 +46,35 @@ class Source:
         )
 
 
-def _loader(
-    data: str,
-    split: Literal["train", "test"],
-    network: nn.Module,
-    root: Path | None,
-    limit: int | None,
-    batch: int,
-    shuffle: bool = False,
-) -> Loader:
-    """Return the images of one split, prepared for the network."""
-    images = st.load_data(data, split, root, cfg=network, limit=limit)
-    return DataLoader(images, batch_size=batch, shuffle=shuffle)
+@dataclass(frozen=True, kw_only=True)
+class Images:
+    """A data set as the options name it."""
+
+    data: str
+    root: Path | None
+    limit: int | None
+    batch: int
+
+    def loader(
+        self, split: Literal["train", "test"], network: nn.Module, shuffle: bool = False
+    ) -> Loader:
+        """Return the images of one split, prepared for the network."""
+        check_steps(self.batch, "batch")
+        images = st.load_data(self.data, split, self.root, cfg=network, limit=self.limit)
+        return DataLoader(images, batch_size=self.batch, shuffle=shuffle)
+
+
+def _device(name: str | None) -> torch.device:
+    """Return a device that is there."""
+    try:
+        device = torch.device(name or "cpu")
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise st.SpiketuneError(
+            f"device {name!r} cannot be used here ({str(error).splitlines()[0]}); "
+            "leave --device out for the CPU"
+        ) from error
+    return device
 
 
 def models(
@@ -78,6 +96,7 @@ def models(
 
 
 def check(
+    *,
     model: str,
     checkpoint: Path | None = None,
     pretrained: bool = False,
@@ -102,6 +121,7 @@ def check(
     ann = st.load_ann(model, pretrained, checkpoint, num_classes, in_chans)
     batch = None
     if image_size is not None:
+        check_steps(image_size, "image_size")
         channels = dict(ann.pretrained_cfg)["input_size"][0]  # type: ignore[arg-type]
         batch = torch.zeros(1, channels, image_size, image_size)
     report = st.check(ann, batch)
@@ -118,9 +138,10 @@ def check(
 
 
 def convert(
+    *,
     model: str,
     out: Path,
-    data: str = "digits",
+    data: str,
     root: Path | None = None,
     limit: int | None = None,
     batch: int = 64,
@@ -148,11 +169,12 @@ def convert(
         method: Ternary or Binary and its settings, such as `--method Ternary --method.steps 8`.
         device: cpu, cuda, ...; the CPU by default.
     """
-    ann = st.load_ann(model, pretrained, checkpoint, num_classes, in_chans).to(device or "cpu")
+    place = _device(device)
+    ann = st.load_ann(model, pretrained, checkpoint, num_classes, in_chans).to(place)
     # Shuffled, because the first images of a folder are all of one class.
     torch.manual_seed(0)
-    images = _loader(data, "train", ann, root, limit, batch, shuffle=True)
-    snn = st.to_snn(ann, images, method)
+    images = Images(data=data, root=root, limit=limit, batch=batch)
+    snn = st.to_snn(ann, images.loader("train", ann, shuffle=True), method)
     st.save(snn, out)
     print(snn.report.summary)
     print(
@@ -162,16 +184,18 @@ def convert(
 
 
 def tune(
+    *,
     network: Path,
     steps: int,
     out: Path,
     epochs: int = 2,
-    data: str = "digits",
+    data: str,
     root: Path | None = None,
     limit: int | None = None,
     batch: int = 64,
     rule: Rule = st.SurrogateBPTT(),  # noqa: B008
     training: st.Training = st.Training(),  # noqa: B008
+    num_classes: int | None = None,
     teacher: Source | None = None,
     resume: bool = False,
     device: str | None = None,
@@ -194,29 +218,34 @@ def tune(
         batch: batch size.
         rule: training rule and its settings, such as `--rule SurrogateBPTT`.
         training: optimizer, rates, loss.
+        num_classes: outputs of a network to train from scratch, where the data do not tell.
         teacher: pretrained network whose answers are learned beside the labels.
         resume: go on from the last checkpoint, exactly as if it had never stopped.
         device: cpu, cuda, ...; the CPU by default.
         seed: of shuffling.
     """
-    snn = _network(network, steps, data)
-    loader = _loader(data, "train", snn, root, limit, batch, shuffle=True)
-    test = _loader(data, "test", snn, root, limit, batch)
+    place = _device(device)
+    torch.manual_seed(seed)  # the first weights of a network trained directly
+    snn = _network(network, steps, data, num_classes)
+    images = Images(data=data, root=root, limit=limit, batch=batch)
+    loader, test = images.loader("train", snn, shuffle=True), images.loader("test", snn)
     checkpoint = out.with_suffix(".checkpoint")
     try:
         with bars(f"tuning at T={steps}", epochs, len(loader)) as on_batch:
             history = st.tune(
                 snn, loader, rule, steps=steps, epochs=epochs, training=training,
-                teacher=None if teacher is None else teacher.load().to(device or "cpu"),
-                validate=test, checkpoint=checkpoint, resume=resume, device=device, seed=seed,
+                teacher=None if teacher is None else teacher.load().to(place),
+                validate=test, checkpoint=checkpoint, resume=resume, device=place, seed=seed,
                 on_batch=on_batch, on_epoch=_print_epoch,
             )  # fmt: skip
     except KeyboardInterrupt:
-        print(
-            f"\nStopped. The last whole epoch is in {checkpoint}; the same command with "
-            "--resume true goes on from there.",
-            file=sys.stderr,
-        )
+        kept = "Nothing was written yet."
+        if checkpoint.exists():
+            kept = (
+                f"The last whole epoch is in {checkpoint}; the same command with --resume true "
+                "goes on from there."
+            )
+        print(f"\nStopped. {kept}", file=sys.stderr)
         raise
     st.save(snn, out)
     last = history.epochs[-1]
@@ -224,10 +253,11 @@ def tune(
 
 
 def sweep(
+    *,
     networks: list[Path],
     steps: int = 32,
     out: Path = Path("runs/sweep"),
-    data: str = "digits",
+    data: str,
     root: Path | None = None,
     limit: int | None = None,
     batch: int = 64,
@@ -248,29 +278,52 @@ def sweep(
         ann: the pretrained network, for its own row and the agreement with it.
         device: cpu, cuda, ...; the CPU by default.
     """
-    spiking = {path.stem: st.load(path) for path in networks}
+    place = _device(device)
     compared: dict[str, nn.Module] = {} if ann is None else {ann.model: ann.load()}
-    compared.update(spiking)
+    for path in networks:
+        name = path.stem if path.stem not in compared else str(path)
+        if name in compared:
+            raise st.SpiketuneError(f"{path} is named twice; name each network once")
+        compared[name] = st.load(path)
     if not compared:
         raise st.SpiketuneError("nothing to compare; give --networks files, --ann, or both")
-    loader = _loader(data, "test", next(iter(compared.values())), root, limit, batch)
+    _same_images(compared)
+    images = Images(data=data, root=root, limit=limit, batch=batch)
+    loader = images.loader("test", next(iter(compared.values())))
     with bars("simulating", len(compared), len(loader)) as on_batch:
         order = list(compared)
         table = st.sweep(
-            compared, loader, steps, device=device,
+            compared, loader, steps, device=place,
             progress=lambda name, done, _: on_batch(order.index(name) + 1, done, 0.0),
         )  # fmt: skip
     print(table)
     print(f"\nTable, plot and report page: {table.save(out)}/report.html")
 
 
-def _network(network: Path, steps: int, data: str) -> st.SpikingNetwork:
+def _same_images(compared: dict[str, nn.Module]) -> None:
+    """Refuse networks that see differently prepared images: one loader serves them all."""
+    first, *others = compared
+    wanted = plain_cfg(getattr(compared[first], "pretrained_cfg", None))
+    for name in others:
+        cfg = plain_cfg(getattr(compared[name], "pretrained_cfg", None))
+        differing = [key for key in wanted if key in cfg and cfg[key] != wanted[key]]
+        if differing:
+            raise st.SpiketuneError(
+                f"{first} and {name} prepare their images differently ({', '.join(differing)}); "
+                "compare them in two runs"
+            )
+
+
+def _network(network: Path, steps: int, data: str, num_classes: int | None) -> st.SpikingNetwork:
     """Return the network in a file, or the untrained twin of a named one, sized for the data."""
     if network.suffix == ".safetensors" or network.exists():
         return st.load(network)
     info = st.data_info(data)
     channels, height, _ = info.input_size
-    return st.spiking(str(network), info.num_classes, steps, in_chans=channels, image_size=height)
+    classes = num_classes or info.num_classes
+    if not classes:
+        raise st.SpiketuneError(f"how many classes {data} has is not known; give --num_classes")
+    return st.spiking(str(network), classes, steps, in_chans=channels, image_size=height)
 
 
 def _print_epoch(epoch: Epoch) -> None:

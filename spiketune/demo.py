@@ -14,12 +14,21 @@ from .progress import bars
 BUDGET = 4
 
 
-def demo(out: Path = Path("runs/demo"), steps: int = 16, seed: int = 0) -> None:
+def demo(
+    *,
+    out: Path = Path("runs/demo"),
+    steps: int = 16,
+    tune_epochs: int = 3,
+    direct_epochs: int = 8,
+    seed: int = 0,
+) -> None:
     """Convert a bundled network in several ways, fine-tune one, train one directly, compare all.
 
     Args:
         out: folder for the table, the plot and the report page.
         steps: largest step budget in the comparison.
+        tune_epochs: passes over the training images for the fine-tuning.
+        direct_epochs: the same for the direct training.
         seed: of the fine-tuning and the direct training.
     """
     torch.manual_seed(seed)
@@ -36,22 +45,22 @@ def demo(out: Path = Path("runs/demo"), steps: int = 16, seed: int = 0) -> None:
 
     shuffled = DataLoader(train, batch_size=64, shuffle=True)
     tuned = st.to_snn(ann, images, st.Ternary(steps=BUDGET))
-    with bars("fine-tuning", epochs=3, batches=len(shuffled)) as on_batch:
+    with bars("fine-tuning", rounds=tune_epochs, batches=len(shuffled)) as on_batch:
         st.tune(
-            tuned, shuffled, st.SurrogateBPTT(), steps=BUDGET, epochs=3, teacher=ann,
+            tuned, shuffled, st.SurrogateBPTT(), steps=BUDGET, epochs=tune_epochs, teacher=ann,
             training=st.Training(learning_rate=3e-4), seed=seed, on_batch=on_batch,
         )  # fmt: skip
     models[f"ternary, tuned at T={BUDGET}"] = tuned
 
     direct = st.twin(st.load_ann("digits_resnet", pretrained=False), BUDGET, tuned.input_shape)
-    with bars("training directly", epochs=8, batches=len(shuffled)) as on_batch:
+    with bars("training directly", rounds=direct_epochs, batches=len(shuffled)) as on_batch:
         st.tune(
-            direct, shuffled, st.SurrogateBPTT(), steps=BUDGET, epochs=8,
+            direct, shuffled, st.SurrogateBPTT(), steps=BUDGET, epochs=direct_epochs,
             training=st.Training(learning_rate=5e-3), seed=seed, on_batch=on_batch,
         )  # fmt: skip
     models[f"direct at T={BUDGET}"] = direct
 
-    with bars("comparing", epochs=1, batches=len(models)) as on_batch:
+    with bars("comparing", rounds=1, batches=len(models)) as on_batch:
         order = list(models)
         table = st.sweep(
             models, DataLoader(test, batch_size=128), steps,

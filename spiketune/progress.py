@@ -11,27 +11,27 @@ OnBatch = Callable[[int, int, float], None]
 
 
 @contextmanager
-def bars(label: str, epochs: int, batches: int) -> Iterator[OnBatch]:
-    """Show one bar over all epochs, and yield the callback that moves it.
+def bars(label: str, rounds: int, batches: int) -> Iterator[OnBatch]:
+    """Show one bar over all rounds, and yield the callback that moves it.
 
     Args:
         label: what is going on.
-        epochs: how many there will be.
-        batches: batches an epoch.
+        rounds: epochs, or networks, to go through.
+        batches: batches a round.
 
     Yields:
-        A function of epoch and batch, both from 1, and the loss.
+        A function of round and batch, both from 1, and the loss (0 where there is none).
 
     Example:
-        >>> with bars("training", epochs=1, batches=2) as on_batch:
+        >>> with bars("training", rounds=1, batches=2) as on_batch:
         ...     on_batch(1, 2, 0.5)
     """
-    with tqdm(total=epochs * batches, desc=label, unit="batch", leave=False) as bar:
+    with tqdm(total=rounds * batches, desc=label, unit="batch", leave=False) as bar:
 
-        def on_batch(epoch: int, batch: int, loss: float) -> None:
-            bar.n = (epoch - 1) * batches + batch
+        def on_batch(now: int, batch: int, loss: float) -> None:
+            bar.n = (now - 1) * batches + batch
             if loss:
-                bar.set_postfix(epoch=f"{epoch}/{epochs}", loss=f"{loss:.3f}", refresh=False)
+                bar.set_postfix(epoch=f"{now}/{rounds}", loss=f"{loss:.3f}", refresh=False)
             bar.update(0)
 
         yield on_batch

@@ -158,6 +158,7 @@ def _verified(name: str, sha256: str) -> Path:
     if found != sha256:
         raise ModelError(
             f"the bundled weights {path} have the checksum {found[:12]}... instead of "
-            f"{sha256[:12]}..., install spiketune again or pass the file with checkpoint="
+            f"{sha256[:12]}..., install spiketune again or pass the file with checkpoint= "
+            "(--checkpoint on the command line)"
         )
     return path

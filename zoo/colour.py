@@ -150,7 +150,10 @@ def folder(request: Request) -> Images:
         >>> images = folder(Request(name="folder", split="test", root="my"))  # doctest: +SKIP
     """
     if request.root is None:
-        raise DataError("folder needs root=, the folder that holds train/ and val/ or test/")
+        raise DataError(
+            "folder needs root= (--root on the command line), the folder that holds train/ and "
+            "val/ or test/"
+        )
     return _class_folders(Path(request.root).expanduser(), request)
 
 

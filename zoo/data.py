@@ -25,6 +25,7 @@ def load_data(
     name: str,
     split: Split,
     root: str | Path | None = None,
+    *,
     cfg: Mapping[str, object] | nn.Module | None = None,
     limit: int | None = None,
     download: bool = True,

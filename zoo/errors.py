@@ -1,8 +1,15 @@
-"""The two errors of this room; both are one sentence that says what to do next."""
+"""The two errors of this room, one sentence each that says what to do next; and what they wrap."""
 
 from __future__ import annotations
 
+import http.client
+
 from spiketune.snn import SpiketuneError
+
+# What a download raises, whoever fetches.
+DOWNLOAD_ERRORS: tuple[type[BaseException], ...] = (OSError, http.client.HTTPException)
+# torchvision, and torch.hub for it, report a checksum that differs as a RuntimeError.
+TORCHVISION_ERRORS: tuple[type[BaseException], ...] = (*DOWNLOAD_ERRORS, RuntimeError)
 
 
 class ModelError(SpiketuneError):

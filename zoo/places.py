@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import http.client
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from .errors import DataError
+from .errors import TORCHVISION_ERRORS, DataError
 
-__all__ = ["CACHE", "DOWNLOAD_ERRORS", "VARIABLE", "find_or_fetch", "places"]
+__all__ = ["CACHE", "VARIABLE", "find_or_fetch", "places"]
 
 VARIABLE = "SPIKETUNE_DATA"
 SYSTEM = (Path("/usr/share/datasets"),)
 CACHE = Path("~/.cache/spiketune")
-DOWNLOAD_ERRORS = (OSError, RuntimeError, http.client.HTTPException)
 
 T = TypeVar("T")
 
@@ -80,7 +78,7 @@ def find_or_fetch(
         try:
             target.mkdir(parents=True, exist_ok=True)
             download(target)
-        except DOWNLOAD_ERRORS as error:
+        except TORCHVISION_ERRORS as error:
             raise DataError(_nowhere(name, looked, _line(error))) from error
         found = find(target)
         if found is not None:
@@ -92,7 +90,7 @@ def find_or_fetch(
 def _nowhere(name: str, looked: Sequence[Path], failure: str) -> str:
     return (
         f"{name} is in none of {', '.join(map(str, looked))}, and {failure}; "
-        f"name its folder with root= or ${VARIABLE}"
+        f"name its folder with root= (--root on the command line) or ${VARIABLE}"
     )
 
 

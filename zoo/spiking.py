@@ -1,4 +1,4 @@
-"""Untrained spiking networks for direct training: the spiking twin of a timm network.
+"""Untrained spiking networks for direct training: the spiking twin of a network.
 
 Every activation becomes a neuron of threshold 1, and BatchNorm stays where it was, on the input
 currents, its statistics shared by all steps (Ledinauskas et al. 2020).
@@ -6,21 +6,28 @@ currents, its statistics shared by all steps (Ledinauskas et al. 2020).
 
 from __future__ import annotations
 
-import difflib
 from typing import Any
 
-import timm
 import torch
 from torch import nn
 from torch.fx import GraphModule
 
 from spiketune.snn import IF, LIF, Neuron, Report, Row, SpikingNetwork, read
 from spiketune.snn.cost import operation_rows
-from spiketune.snn.placing import place_neurons
+from spiketune.snn.placing import free_name, place_neurons
+from spiketune.snn.program import fetch
 from spiketune.snn.reading import BATCH_NORM, has_statistics
 from spiketune.snn.rules import refusals, refuse, refuse_mixing
 
+from .ann import load_ann
 from .errors import ModelError
+
+# By the dimensions of what they normalise.
+NORMS: dict[int, type[nn.BatchNorm1d | nn.BatchNorm2d]] = {
+    2: nn.BatchNorm1d,
+    3: nn.BatchNorm1d,
+    4: nn.BatchNorm2d,
+}
 
 
 def spiking(
@@ -35,7 +42,7 @@ def spiking(
     """Return an untrained spiking network, ready for ``tune``.
 
     Args:
-        name: a timm network of convolutions, BatchNorm and ReLU.
+        name: a network of convolutions, BatchNorm and ReLU, from timm, torchvision or bundled.
         num_classes: outputs.
         steps: step count it will be trained at.
         in_chans: channels of the images.
@@ -54,11 +61,9 @@ def spiking(
         >>> list(snn(torch.rand(2, 1, 32, 32)).shape)
         [2, 10]
     """
-    if not timm.is_model(name):
-        near = difflib.get_close_matches(name, timm.list_models(), n=3)
-        hint = f"did you mean {', '.join(near)}?" if near else "timm.list_models() has them all"
-        raise ModelError(f"no timm network is called {name!r}; {hint}")
-    ann: Any = timm.create_model(name, num_classes=num_classes, in_chans=in_chans)
+    if num_classes < 1:
+        raise ModelError(f"num_classes must be at least 1, not {num_classes}; count the labels")
+    ann: Any = load_ann(name, pretrained=False, num_classes=num_classes, in_chans=in_chans)
     sides = (image_size, image_size) if image_size else ann.pretrained_cfg["input_size"][1:]
     return twin(ann, steps, (in_chans, *sides), leak=leak, label=name)
 
@@ -76,7 +81,9 @@ def twin(
 
     def make(ceiling: float | None) -> Neuron:
         one = torch.ones(())
-        return IF(one) if leak == 1.0 else LIF(one, leak=leak)
+        if leak == 1.0:
+            return IF(one, ceiling=ceiling)
+        return LIF(one, leak=leak, ceiling=ceiling)
 
     net = read(ann, torch.zeros(1, *input_shape))
     rows = _keep_batch_norms(net)
@@ -97,23 +104,18 @@ def _keep_batch_norms(net: GraphModule) -> list[Row]:
     """Put modules, which can be trained, in the place of the calls in evaluation mode."""
     rows = []
     for node in net.graph.find_nodes(op="call_function", target=BATCH_NORM):
-        if not has_statistics(node):
+        if not has_statistics(node) or len(node.meta["shape"]) not in NORMS:
             continue  # refused by name
-        path, dimensions = node.meta["path"], len(node.meta["shape"])
-        kind = nn.BatchNorm2d if dimensions == 4 else nn.BatchNorm1d
-        norm = kind(node.meta["shape"][1], momentum=node.args[6], eps=node.args[7])
-        held = dict(
-            zip(("weight", "bias", "running_mean", "running_var"), node.args[1:5], strict=True)
+        path, shape = node.meta["path"], node.meta["shape"]
+        weight, bias, mean, var = node.args[1:5]
+        norm = NORMS[len(shape)](
+            shape[1], eps=node.args[7], momentum=node.args[6], affine=weight is not None
         )
-        state = {
-            key: net.get_parameter(arg.target)
-            if "running" not in key
-            else net.get_buffer(arg.target)
-            for key, arg in held.items()
-            if arg is not None
-        }
-        norm.load_state_dict(state, strict=False)
-        target = f"{path}.norm" if path else "norm"
+        held = {"weight": weight, "bias": bias, "running_mean": mean, "running_var": var}
+        norm.load_state_dict(
+            {key: fetch(net, arg) for key, arg in held.items() if arg is not None}, strict=False
+        )
+        target = free_name(net, f"{path}.norm" if path else "norm")
         net.add_submodule(target, norm)
         with net.graph.inserting_before(node):
             kept = net.graph.call_module(target, (node.args[0],))

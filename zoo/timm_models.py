@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
 import ssl
 import urllib.error
 import urllib.request
@@ -15,17 +14,18 @@ from safetensors import SafetensorError
 from timm.models import PretrainedCfg, get_pretrained_cfg
 from torch import Tensor, nn
 
-from .errors import ModelError
+from .errors import DOWNLOAD_ERRORS, ModelError
 
-__all__ = ["DOWNLOAD_ERRORS", "build", "no_download"]
+__all__ = ["HUB_ERRORS", "build", "no_download"]
 
 HUB_FILES = ("model.safetensors", "pytorch_model.bin")
 PROBE_SECONDS = 10.0
 # The hub's client moved from requests to httpx, whose errors are no OSError; both are bases of
 # the one error it exports, so neither library needs a name here. A file in the cache that was
 # cut short shows as an error of safetensors.
-DOWNLOAD_ERRORS: tuple[type[BaseException], ...] = (
-    *(OSError, http.client.HTTPException, SafetensorError),
+HUB_ERRORS: tuple[type[BaseException], ...] = (
+    *DOWNLOAD_ERRORS,
+    SafetensorError,
     *HfHubHTTPError.__bases__,
 )
 
@@ -53,8 +53,8 @@ def build(name: str, pretrained: bool, num_classes: int | None, in_chans: int | 
     cfg = get_pretrained_cfg(name)
     if pretrained and (cfg is None or not cfg.has_weights):
         raise ModelError(
-            f"timm publishes no weights for {name}, pass pretrained=False for a fresh network "
-            "or checkpoint= for your own file"
+            f"timm publishes no weights for {name}, pass pretrained=False (--pretrained false on "
+            "the command line) for a fresh network or checkpoint= (--checkpoint) for your own file"
         )
     try:
         if pretrained and cfg is not None:
@@ -62,7 +62,7 @@ def build(name: str, pretrained: bool, num_classes: int | None, in_chans: int | 
         model: nn.Module = timm.create_model(
             name, pretrained=pretrained, num_classes=num_classes, in_chans=in_chans
         )
-    except DOWNLOAD_ERRORS as error:
+    except HUB_ERRORS as error:
         raise no_download(name, error) from error
     return model
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torchvision.models
 from torch import nn
 
-from .errors import ModelError
-from .timm_models import DOWNLOAD_ERRORS, no_download
+from .errors import TORCHVISION_ERRORS, ModelError
+from .timm_models import no_download
 
 __all__ = ["PREFIX", "build", "names"]
 
@@ -14,8 +14,6 @@ PREFIX = "torchvision/"
 CLASSES = 1000
 # These two rescale their input inside the network; only their weights' own option says so.
 RESCALING = ("googlenet", "inception_v3")
-# torch.hub reports a checksum that differs as a RuntimeError.
-ERRORS: tuple[type[BaseException], ...] = (*DOWNLOAD_ERRORS, RuntimeError)
 
 
 def names() -> list[str]:
@@ -74,7 +72,7 @@ def build(name: str, pretrained: bool, num_classes: int | None, in_chans: int | 
 def _fetched(name: str, short: str, classes: int, options: dict[str, object]) -> nn.Module:
     try:
         full: nn.Module = torchvision.models.get_model(short, weights="DEFAULT", **options)
-    except ERRORS as error:
+    except TORCHVISION_ERRORS as error:
         raise no_download(name, error) from error
     if classes == CLASSES:
         return full

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from spiketune.snn import SpiketuneError
+
 from .base import Histogram, Threshold
 
 GRID = 95  # candidates max * (1 - 0.01 k), k = 0 .. 94, as in the source
@@ -33,7 +35,7 @@ class MSE(Threshold):
 
     def __post_init__(self) -> None:
         if self.levels is not None and self.levels < 1:
-            raise ValueError(f"levels must be at least 1, not {self.levels}")
+            raise SpiketuneError(f"levels must be at least 1, not {self.levels}")
 
     def balance(self, histogram: Histogram, steps: int) -> Tensor:
         """Return the best of the candidates for each channel."""

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from spiketune.snn import SpiketuneError
+
 from .base import Histogram, Threshold
 
 
@@ -28,7 +30,7 @@ class Percentile(Threshold):
 
     def __post_init__(self) -> None:
         if not 0 < self.percent <= 100:
-            raise ValueError(f"percent must lie in (0, 100], not {self.percent}")
+            raise SpiketuneError(f"percent must lie in (0, 100], not {self.percent}")
 
     def balance(self, histogram: Histogram, steps: int) -> Tensor:
         """Return the upper edge of the bin in which the percentile falls, for each channel."""

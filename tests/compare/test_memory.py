@@ -33,6 +33,20 @@ def test_freed_memory_does_not_hide_the_next_peak() -> None:
     assert all(30 < growth < 60 for growth in found)
 
 
+def test_the_largest_of_several_blocks_counts() -> None:
+    peak = PeakMemory(torch.device("cpu"))
+    for megabytes in (8, 64, 16):
+        between = torch.ones(25_000_000)  # 100 MB that no block sees grow
+        del between
+        with peak:
+            block = torch.ones(megabytes * 250_000)
+            time.sleep(0.02)
+            del block
+    if peak.megabytes is None:
+        pytest.skip("no /proc/self/statm here")
+    assert 55 < peak.megabytes < 80
+
+
 def test_other_devices_tell_nothing() -> None:
     with PeakMemory(torch.device("meta")) as peak:
         pass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -119,6 +120,29 @@ def test_time_memory_and_progress(classifier: nn.Module, images: Images) -> None
     assert calls == [("ann", 1, 2), ("ann", 2, 2)]
     assert row.seconds > 0 and row.images_per_second == pytest.approx(8 / row.seconds)
     assert row.peak_memory_mb is None or row.peak_memory_mb >= 0
+
+
+def test_memory_is_that_of_the_answers_alone() -> None:
+    class Hungry(nn.Module):
+        """Takes 200 MB for one image, as the count of operations does, and 32 MB for more."""
+
+        def forward(self, x: Tensor) -> Tensor:
+            return _fill(200 if len(x) == 1 else 32)[:1].expand(len(x), 10)
+
+    class Reader:
+        def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+            for _ in range(2):
+                _fill(150)
+                yield X, Y
+
+    peak = sweep({"a": Hungry()}, Reader(), steps=1).rows[0].peak_memory_mb
+    assert peak is None or 25 < peak < 60
+
+
+def _fill(megabytes: int) -> Tensor:
+    block = torch.zeros(megabytes * 250_000).add_(1)
+    time.sleep(0.02)  # long enough to be seen
+    return block[:1].clone()
 
 
 def test_a_data_loader_is_read_once_a_model(classifier: nn.Module) -> None:

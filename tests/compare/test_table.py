@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,9 @@ def test_best_budget_is_the_first_that_comes_near(make_table: MakeTable) -> None
     assert table.best_budget("snn", within=0) == 5
     assert table.best_budget("late") is None
     assert table.best_budget("ann") == 1
+    assert table.floor(2) == pytest.approx(88)
+    with pytest.raises(SpiketuneError, match="no reference; sweep together with the ANN"):
+        replace(table, reference=None).best_budget("snn")
     with pytest.raises(SpiketuneError, match="no model is called 'x'; choose from ann, snn, late"):
         table.best_budget("x")
 
@@ -40,6 +44,24 @@ def test_terminal_table_is_aligned_and_short(make_table: MakeTable) -> None:
     assert [line.split()[2] for line in body[2:]] == ["-", "1", "2", "4", "8", "16", "32"]
     assert len({len(line) for line in body[1:]}) == 1
     assert "energy is an estimate (fp32: 4.6 pJ a MAC, 0.9 pJ an AC), no measurement" in text
+
+
+def test_a_long_method_is_wrapped_in_the_terminal_only(
+    make_table: MakeTable, tmp_path: Path
+) -> None:
+    method = "Ternary(steps=4, threshold=MSE()) + SurrogateBPTT(T=4, 2 epochs, lr 0.001) " * 2
+    table = make_table(snn=[80, 90])
+    rows = tuple(replace(row, method=method.strip() if row.spiking else None) for row in table.rows)
+    table = replace(table, rows=rows)
+    making = str(table).split("\n\n")[1].splitlines()
+    start = making[0].index("made by")
+    assert max(map(len, making)) <= start + 60 and len(making) == 2 + 1 + 3
+    assert " ".join(" ".join(line[start:] for line in making[3:]).split()) == method.strip()
+    assert [line.split()[0] for line in making[2:4]] == ["ann", "snn"]
+    assert not any(line[:start].strip() for line in making[4:])
+    folder = table.save(tmp_path)
+    assert method.strip() in (folder / "report.html").read_text()
+    assert method.strip() in (folder / "table.csv").read_text()
 
 
 def test_budgets_shown() -> None:

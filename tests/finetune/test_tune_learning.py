@@ -40,6 +40,24 @@ def test_learns_a_task(build: Build, data: tuple[Tensor, Tensor], kind: str) -> 
     assert snn.about["training_images"] == 80 and snn.about["rule"] == "SurrogateBPTT"
 
 
+def test_about_adds_up_over_trainings(build: Build, data: tuple[Tensor, Tensor]) -> None:
+    snn = build()
+    snn.about = {"method": "Ternary(steps=4)", "calibration_images": 80, "seconds": 1.5}
+    first = tune(snn, [data], SurrogateBPTT(), steps=4, epochs=2)
+    second = tune(snn, [data], SurrogateBPTT(), steps=2, epochs=1, training=FAST)
+    seconds = 1.5 + sum(epoch.seconds for epoch in (*first.epochs, *second.epochs))
+    assert snn.about.pop("seconds") == pytest.approx(seconds, abs=2e-3)
+    assert snn.about == {
+        "method": "Ternary(steps=4) + SurrogateBPTT(T=4, 2 epochs, lr 0.001) "
+        "+ SurrogateBPTT(T=2, 1 epoch, lr 0.005)",
+        "calibration_images": 80, "rule": "SurrogateBPTT", "tuned_steps": 2, "epochs": 3,
+        "training_images": 80,
+    }  # fmt: skip
+    bare = build()
+    tune(bare, [data], SurrogateBPTT(), steps=2, epochs=1)
+    assert bare.about["method"] == "SurrogateBPTT(T=2, 1 epoch, lr 0.001)"
+
+
 def test_distillation_brings_the_answers_to_the_teacher(
     build: Build, data: tuple[Tensor, Tensor]
 ) -> None:

@@ -75,7 +75,8 @@ def test_resume_equals_never_having_stopped(
     resumed = tune(fresh, loader(data), SurrogateBPTT(), checkpoint=path, resume=True, **settings)
     assert same(fresh, whole)
     assert untimed(resumed) == untimed(history)
-    assert fresh.steps == 2 and fresh.about == whole.about
+    assert fresh.steps == 2 and fresh.about.pop("seconds") and whole.about.pop("seconds")
+    assert fresh.about == whole.about
 
 
 def test_a_generator_of_the_callers_own_is_resumed_too(
@@ -107,6 +108,29 @@ def test_resuming_a_finished_run_restores_it(build: Build, data: Data, tmp_path:
     assert same(done, again) and again.about == done.about and again.steps == 2
 
 
+def test_resuming_with_the_tuned_network_counts_its_run_once(
+    build: Build, data: Data, tmp_path: Path
+) -> None:
+    snn, settings = build(), {"steps": 2, "epochs": 2, "checkpoint": tmp_path / "run.pt"}
+    snn.about = {"method": "mine", "seconds": 1000}
+    tune(snn, loader(data), SurrogateBPTT(), **settings)
+    about = dict(snn.about)
+    tune(snn, loader(data), SurrogateBPTT(), resume=True, **settings)
+    assert snn.about == about and about["epochs"] == 2
+
+
+def test_a_teacher_with_other_weights_is_refused(build: Build, data: Data, tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"steps": 2, "epochs": 1, "checkpoint": tmp_path / "run.pt"}
+    tune(build(), loader(data), SurrogateBPTT(), teacher=small_ann(3), **settings)
+    for other, message in (
+        (small_ann(4), r"teacher was Sequential [0-9a-f]{8}, now Sequential [0-9a-f]{8}"),
+        (None, r"teacher was Sequential [0-9a-f]{8}, now None"),
+    ):
+        with pytest.raises(TuneError, match=message):
+            tune(build(), loader(data), SurrogateBPTT(), teacher=other, resume=True, **settings)
+    tune(build(), loader(data), SurrogateBPTT(), teacher=small_ann(3), resume=True, **settings)
+
+
 @pytest.fixture
 def run(build: Build, data: Data, tmp_path: Path) -> Callable[..., History]:
     """Resume, with something changed, a run whose checkpoint exists."""
@@ -136,9 +160,11 @@ def run(build: Build, data: Data, tmp_path: Path) -> Callable[..., History]:
         ({"seed": 1}, "seed was 0, now 1"),
         ({"rule": SurrogateBPTT(surrogate=ATan())}, r"Sigmoid\(alpha=4.0\), now ATan\(alpha"),
         ({"training": Training(learning_rate=0.5)}, "learning_rate was 0.001, now 0.5"),
-        ({"teacher": nn.Flatten()}, "teacher was False, now True"),
+        ({"teacher": nn.Flatten()}, "teacher was None, now Flatten 0"),
         ({"loader": [(torch.zeros(2, 1, 8, 8), torch.zeros(2))]}, "batches was 5, now 1"),
-        ({"resume": False}, "holds an earlier run"),
+        ({"loader": DataLoader(TensorDataset(torch.zeros(75, 1, 8, 8)), 16)}, "80, now 75"),
+        ({"loader": DataLoader(TensorDataset(torch.zeros(80, 1, 8, 8)), 17)}, "16, now 17"),
+        ({"resume": False}, r"holds an earlier run; pass resume=True \(--resume true"),
         ({"checkpoint": "elsewhere.pt"}, "no checkpoint to resume; start"),
         ({"checkpoint": None}, "needs the checkpoint"),
     ],
@@ -175,7 +201,7 @@ def test_a_checkpoint_cut_short_is_refused(
     "content",
     [
         {"format": "other"},
-        {"format": "spiketune-finetune/1"},
+        {"format": "spiketune-finetune/2"},
         [1, 2],
         torch.zeros(3),
         nn.Linear(1, 1),

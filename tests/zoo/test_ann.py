@@ -162,8 +162,8 @@ class TestTimm:
     def test_every_error_of_the_hub_s_client_is_a_download_error(self) -> None:
         from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
-        assert issubclass(HfHubHTTPError, timm_models.DOWNLOAD_ERRORS)
-        assert issubclass(LocalEntryNotFoundError, timm_models.DOWNLOAD_ERRORS)
+        assert issubclass(HfHubHTTPError, timm_models.HUB_ERRORS)
+        assert issubclass(LocalEntryNotFoundError, timm_models.HUB_ERRORS)
 
 
 class TestTorchvision:

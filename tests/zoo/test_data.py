@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import json
 import pickle
 import struct
 import time
@@ -323,8 +324,20 @@ class TestColour:
         own = load_data("imagenette", "test", root=tmp_path, cfg={**cfg, "num_classes": 10})
         assert {label for _, label in own} == {0, 1}
 
+    def test_a_spiking_network_s_short_cfg_gives_the_ann_s_labels(
+        self, tmp_path: Path
+    ) -> None:
+        write_pictures(tmp_path / "val", ("n01440764", "n03888257"))
+        full = load_ann("torchvision/resnet18", pretrained=False).pretrained_cfg
+        kept = ("input_size", "mean", "std", "num_classes")
+        short = json.loads(json.dumps({key: full[key] for key in kept}))  # as a file keeps it
+        of_ann, of_snn = (load_data("folder", "test", tmp_path, cfg=cfg) for cfg in (full, short))
+        assert [label for _, label in of_ann] == [label for _, label in of_snn]
+        assert {label for _, label in of_snn} == {0, 701}
+        assert all(a[0].shape == b[0].shape for a, b in zip(of_ann, of_snn, strict=True))
+
     def test_missing_folders_say_where_to_put_images(self, tmp_path: Path) -> None:
-        with pytest.raises(DataError, match="folder needs root="):
+        with pytest.raises(DataError, match=r"folder needs root= \(--root on"):
             load_data("folder", "train")
         with pytest.raises(DataError, match=r"no folder val or test.*<class>"):
             load_data("folder", "test", root=tmp_path)
