@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 from tqdm import tqdm
 
-OnBatch = Callable[[int, int, float], None]
+from spiketune.finetune import OnBatch
 
 
 @contextmanager

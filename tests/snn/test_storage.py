@@ -313,13 +313,16 @@ def test_a_save_that_fails_leaves_the_old_file(
     path = st.save(snn, tmp_path / "net.safetensors")
     before = path.read_bytes()
 
-    def full(tensors: object, filename: Path, metadata: object = None) -> None:
-        Path(filename).write_bytes(b"half a file")
+    def full(file: Path, data: bytes) -> int:
+        with file.open("wb") as begun:
+            begun.write(data[: len(data) // 2])
         raise OSError("no space left on device")
 
-    monkeypatch.setattr("spiketune.snn.storage.save_file", full)
-    with pytest.raises(OSError, match="no space"):
-        st.save(snn, path)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", full)
+        with pytest.raises(OSError, match="no space"):
+            st.save(snn, path)
+    assert [file.name for file in tmp_path.iterdir()] == ["net.safetensors"]
     assert path.read_bytes() == before
     torch.testing.assert_close(st.load(path).state_dict(), snn.state_dict())
 

@@ -324,9 +324,7 @@ class TestColour:
         own = load_data("imagenette", "test", root=tmp_path, cfg={**cfg, "num_classes": 10})
         assert {label for _, label in own} == {0, 1}
 
-    def test_a_spiking_network_s_short_cfg_gives_the_ann_s_labels(
-        self, tmp_path: Path
-    ) -> None:
+    def test_a_spiking_network_s_short_cfg_gives_the_ann_s_labels(self, tmp_path: Path) -> None:
         write_pictures(tmp_path / "val", ("n01440764", "n03888257"))
         full = load_ann("torchvision/resnet18", pretrained=False).pretrained_cfg
         kept = ("input_size", "mean", "std", "num_classes")
