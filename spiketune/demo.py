@@ -8,6 +8,7 @@ import torch
 from torch.utils.data import DataLoader
 
 import spiketune as st
+from spiketune.snn.network import check_steps
 
 from .progress import bars
 
@@ -20,6 +21,7 @@ def demo(
     steps: int = 16,
     tune_epochs: int = 3,
     direct_epochs: int = 8,
+    threads: int = 1,
     seed: int = 0,
 ) -> None:
     """Convert a bundled network in several ways, fine-tune one, train one directly, compare all.
@@ -29,8 +31,11 @@ def demo(
         steps: largest step budget in the comparison.
         tune_epochs: passes over the training images for the fine-tuning.
         direct_epochs: the same for the direct training.
+        threads: of torch. Layers this small gain little from a second one, and lose minutes to it
+            where another program keeps that core busy.
         seed: of the fine-tuning and the direct training.
     """
+    torch.set_num_threads(check_steps(threads, "threads"))
     torch.manual_seed(seed)
     ann = st.load_ann("digits_resnet")
     train = st.load_data("digits", "train", cfg=ann)
