@@ -75,6 +75,10 @@ def sweep(
         >>> len(table.rows), table.rows[0].agreement
         (16, 100.0)
     """
+    if not isinstance(models, Mapping):
+        raise SpiketuneError(
+            f"models must be named, not a bare {type(models).__name__}; give {{'name': network}}"
+        )
     budgets = _budgets(steps)
     chosen = _reference(models, reference)
     batches = Batches(loader)

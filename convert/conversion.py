@@ -15,7 +15,7 @@ from spiketune.snn.placing import place_neurons
 from spiketune.snn.rules import refusals, refuse, refuse_mixing, rounding
 
 from .method import Method, brief, builder_of
-from .observe import collect, histograms
+from .observe import Progress, collect, histograms
 from .passes import fold_batch_norms, fold_constants, gate_max_pools, move_max_pools
 from .thresholds import Histogram
 
@@ -46,7 +46,13 @@ def check(ann: nn.Module, images: Tensor | None = None) -> Report:
     return Report((*rows, *operation_rows(draft)))
 
 
-def to_snn(ann: nn.Module, images: Tensor | Iterable[object], config: Method) -> SpikingNetwork:
+def to_snn(
+    ann: nn.Module,
+    images: Tensor | Iterable[object],
+    config: Method,
+    *,
+    progress: Progress | None = None,
+) -> SpikingNetwork:
     """Convert a network; ``ann`` is left untouched.
 
     BatchNorm is folded, max-pools move, every ReLU-like activation becomes a neuron, and the
@@ -58,6 +64,7 @@ def to_snn(ann: nn.Module, images: Tensor | Iterable[object], config: Method) ->
         images: calibration images, from the training set: a tensor ``[N, C, H, W]``, or a loader
             of tensors or ``(x, ...)``.
         config: a method, such as ``Ternary(steps=16)``.
+        progress: called with how many calibration batches are done, and how many there are.
 
     Returns:
         The spiking network in evaluation mode; ``.report`` says what became what.
@@ -87,7 +94,7 @@ def to_snn(ann: nn.Module, images: Tensor | Iterable[object], config: Method) ->
         pretrained_cfg=getattr(ann, "pretrained_cfg", None),
     ).eval()
     _compare(ann, snn, found[:16].to(like.device))
-    for name, histogram in histograms(snn, found, config.per).items():
+    for name, histogram in histograms(snn, found, config.per, progress=progress).items():
         node = next(n for n in net.graph.nodes if n.name == name)
         threshold = _threshold(histogram, config, node.meta["path"])
         ceiling = net.get_submodule(node.target).ceiling

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Literal
 
 import torch
@@ -15,6 +15,7 @@ from .thresholds import Histogram
 BINS = 2048
 BATCH = 64
 Granularity = Literal["layer", "channel"]
+Progress = Callable[[int, int], None]
 
 
 def collect(images: Tensor | Iterable[object], limit: int) -> Tensor:
@@ -77,7 +78,12 @@ def _first(batch: object) -> Tensor:
 
 
 def histograms(
-    snn: SpikingNetwork, images: Tensor, per: Granularity, bins: int = BINS
+    snn: SpikingNetwork,
+    images: Tensor,
+    per: Granularity,
+    *,
+    bins: int = BINS,
+    progress: Progress | None = None,
 ) -> dict[str, Histogram]:
     """Return the histogram of the activation at each neuron, over all the images.
 
@@ -88,6 +94,7 @@ def histograms(
         images: ``[N, C, H, W]``.
         per: one distribution a ``layer`` or a ``channel``.
         bins: resolution between zero and the maximum.
+        progress: called after each batch with how many are done, and how many there are.
 
     Raises:
         SpiketuneError: if an activation is NaN or infinite.
@@ -105,22 +112,30 @@ def histograms(
                 )
             maxima[name] = torch.maximum(maxima[name], top) if name in maxima else top
 
-    _observe(snn, images, note_maximum)
+    batches = torch.split(images, BATCH)
+    report = progress or (lambda done, total: None)
+    _observe(snn, batches, note_maximum, lambda done: report(done, 2 * len(batches)))
     found = {name: Histogram.empty(top, bins) for name, top in maxima.items()}
 
     def count(name: str, current: Tensor) -> None:
         if name in found:
             found[name] = found[name].add(_rows(current, ceilings[name], per))
 
-    _observe(snn, images, count)
+    _observe(snn, batches, count, lambda done: report(len(batches) + done, 2 * len(batches)))
     return found
 
 
-def _observe(snn: SpikingNetwork, images: Tensor, observer: Monitor) -> None:
+def _observe(
+    snn: SpikingNetwork,
+    batches: Sequence[Tensor],
+    observer: Monitor,
+    done: Callable[[int], None],
+) -> None:
     device = next(snn.parameters()).device
     with torch.no_grad():
-        for batch in torch.split(images, BATCH):
+        for number, batch in enumerate(batches, 1):
             snn.ann(batch.to(device), observer)
+            done(number)
 
 
 def _rows(current: Tensor, ceiling: float | None, per: Granularity) -> Tensor:

@@ -107,7 +107,7 @@ def register_rule(rule: type[RuleT]) -> Callable[[Prepare[RuleT]], Prepare[RuleT
         >>> @register_rule(OneStep)
         ... def one_step(snn: SpikingNetwork, rule: OneStep, task: Task) -> Learn:
         ...     def learn(batch: Batch) -> Outcome:
-        ...         answers = snn.answer(batch.images, 1)
+        ...         answers = snn(batch.images, 1)
         ...         return Outcome(task.criterion(answers, batch), answers)
         ...     return learn
     """

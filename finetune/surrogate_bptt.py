@@ -53,7 +53,7 @@ def surrogate_bptt(snn: SpikingNetwork, rule: SurrogateBPTT, task: Task) -> Lear
         neuron.threshold.requires_grad_(rule.train_thresholds)
 
     def learn(batch: Batch) -> Outcome:
-        answers = snn.answer(batch.images, task.steps)
+        answers = snn(batch.images, task.steps)
         return Outcome(task.criterion(answers, batch), answers)
 
     return learn

@@ -280,6 +280,6 @@ class _Run:
         with torch.no_grad(), self.place.precision():
             for number, raw in enumerate(loader, 1):
                 x, labels = unpack(raw, self.place, f"validation batch {number}")
-                right += int((self.snn.answer(x, self.task.steps).argmax(1) == labels).sum())
+                right += int((self.snn(x, self.task.steps).argmax(1) == labels).sum())
                 images += len(x)
         return right / images

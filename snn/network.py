@@ -98,13 +98,10 @@ class SpikingNetwork(nn.Module):
             if isinstance(unit, Neuron):
                 yield node, unit
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the answer ``[B, classes]`` after ``self.steps`` steps to images ``x``."""
-        return self.answer(x, self.steps)
-
-    def answer(self, x: Tensor, steps: int) -> Tensor:
-        """Return the answer ``[B, classes]`` after ``steps`` steps, without the curve before it."""
-        total = sum(outputs.sum(0) for outputs in self.outputs(x, check_steps(steps)))
+    def forward(self, x: Tensor, steps: int | None = None) -> Tensor:
+        """Return the answer ``[B, classes]`` after ``steps`` steps, ``self.steps`` by default."""
+        steps = check_steps(self.steps if steps is None else steps)
+        total = sum(outputs.sum(0) for outputs in self.outputs(x, steps))
         assert isinstance(total, Tensor)
         return total / min(steps, self.drive or steps)
 

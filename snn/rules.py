@@ -140,7 +140,7 @@ def _reason(node: Node, depends: dict[Node, Depends]) -> str:
     ]
     known = node.target in _LINEAR | SCALINGS | MAXIMA
     if known and (node.meta.get("batch", "lead") != "lead" or _splits_batch(node)):
-        return "it mixes or moves the images of a batch; keep the batch as the first dimension"
+        return "it moves the images of a batch from the first dimension, or mixes them; let it not"
     sizes = any(depends[n] == Depends.SIZES for n in node.all_input_nodes)
     if known and sizes and node.target not in RESHAPES | {aten.expand.default}:
         return "it computes with the size of the batch; use numbers that do not depend on it"

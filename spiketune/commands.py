@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -19,31 +20,6 @@ from spiketune.snn.network import check_steps, plain_cfg
 from .progress import bars
 
 Loader = DataLoader[tuple[torch.Tensor, int]]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Source:
-    """Which pretrained network.
-
-    Attributes:
-        model: timm or torchvision name, or a bundled one; `spiketune models` lists them.
-        checkpoint: local .safetensors or .pth file with its weights.
-        pretrained: whether to load trained weights.
-        num_classes: outputs, where they differ from the name's own.
-        in_chans: channels of the images, where they differ.
-    """
-
-    model: str
-    checkpoint: Path | None = None
-    pretrained: bool = True
-    num_classes: int | None = None
-    in_chans: int | None = None
-
-    def load(self) -> nn.Module:
-        """Return the network."""
-        return st.load_ann(
-            self.model, self.pretrained, self.checkpoint, self.num_classes, self.in_chans
-        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +51,16 @@ def _device(name: str | None) -> torch.device:
             "leave --device out for the CPU"
         ) from error
     return device
+
+
+def _reference(name: str, checkpoint: Path | None, like: st.SpikingNetwork | None) -> nn.Module:
+    """Return the network to compare with; a local file has the channels and classes of ``like``."""
+    if checkpoint is None or like is None:
+        return st.load_ann(name, checkpoint=checkpoint)
+    classes = int(like(torch.zeros(1, *like.input_shape), steps=1).shape[1])
+    return st.load_ann(
+        name, checkpoint=checkpoint, num_classes=classes, in_chans=like.input_shape[0]
+    )
 
 
 def models(
@@ -131,9 +117,11 @@ def check(
         json.write_text(report.to_json())
     if report.refused:
         first = report.refused[0]
+        found = Counter(row.found for row in report.refused)
+        listed = ", ".join(f"{name} x{count}" for name, count in found.most_common())
         raise st.SpiketuneError(
-            f"{model} does not convert: {first.path or 'network'}: no rule for "
-            f"{first.found}; {first.note}"
+            f"{model} does not convert, no rule for {listed}; the first is "
+            f"{first.path or 'the network itself'}: {first.note}"
         )
 
 
@@ -174,7 +162,13 @@ def convert(
     # Shuffled, because the first images of a folder are all of one class.
     torch.manual_seed(0)
     images = Images(data=data, root=root, limit=limit, batch=batch)
-    snn = st.to_snn(ann, images.loader("train", ann, shuffle=True), method)
+    loader = images.loader("train", ann, shuffle=True)
+    seen = min(len(loader), -(-method.calibration_images // batch))
+    with bars("calibrating", rounds=2, batches=seen) as on_batch:
+        snn = st.to_snn(
+            ann, loader, method,
+            progress=lambda done, total: on_batch(1, done * 2 * seen // total, 0.0),
+        )  # fmt: skip
     st.save(snn, out)
     print(snn.report.summary)
     print(
@@ -196,7 +190,8 @@ def tune(
     rule: Rule = st.SurrogateBPTT(),  # noqa: B008
     training: st.Training = st.Training(),  # noqa: B008
     num_classes: int | None = None,
-    teacher: Source | None = None,
+    teacher: str | None = None,
+    teacher_checkpoint: Path | None = None,
     resume: bool = False,
     device: str | None = None,
     seed: int = 0,
@@ -219,7 +214,8 @@ def tune(
         rule: training rule and its settings, such as `--rule SurrogateBPTT`.
         training: optimizer, rates, loss.
         num_classes: outputs of a network to train from scratch, where the data do not tell.
-        teacher: pretrained network whose answers are learned beside the labels.
+        teacher: name of the pretrained network whose answers are learned beside the labels.
+        teacher_checkpoint: local file with the teacher's weights.
         resume: go on from the last checkpoint, exactly as if it had never stopped.
         device: cpu, cuda, ...; the CPU by default.
         seed: of shuffling.
@@ -229,12 +225,13 @@ def tune(
     snn = _network(network, steps, data, num_classes)
     images = Images(data=data, root=root, limit=limit, batch=batch)
     loader, test = images.loader("train", snn, shuffle=True), images.loader("test", snn)
+    known = None if teacher is None else _reference(teacher, teacher_checkpoint, snn).to(place)
     checkpoint = out.with_suffix(".checkpoint")
     try:
         with bars(f"tuning at T={steps}", epochs, len(loader)) as on_batch:
             history = st.tune(
                 snn, loader, rule, steps=steps, epochs=epochs, training=training,
-                teacher=None if teacher is None else teacher.load().to(place),
+                teacher=known,
                 validate=test, checkpoint=checkpoint, resume=resume, device=place, seed=seed,
                 on_batch=on_batch, on_epoch=_print_epoch,
             )  # fmt: skip
@@ -254,20 +251,22 @@ def tune(
 
 def sweep(
     *,
-    networks: list[Path],
+    networks: list[str] | str,
     steps: int = 32,
     out: Path = Path("runs/sweep"),
     data: str,
     root: Path | None = None,
     limit: int | None = None,
     batch: int = 64,
-    ann: Source | None = None,
+    ann: str | None = None,
+    ann_checkpoint: Path | None = None,
     device: str | None = None,
 ) -> None:
     """Compare spiking networks at every step budget: accuracy, spikes, operations, energy, time.
 
     Args:
-        networks: .safetensors files of `convert` or `tune`.
+        networks: .safetensors files of `convert` or `tune`: one, several with commas between
+            them, or a list.
         steps: largest budget; all from 1 on come out of one simulation.
         out: folder for table.csv, table.json, curves.png and report.html.
         data: digits, mnist, fashion-mnist, cifar10, cifar100, imagenette or folder;
@@ -275,16 +274,22 @@ def sweep(
         root: folder to look in first; then $SPIKETUNE_DATA, the system's places, a download.
         limit: at most so many images of each split.
         batch: batch size.
-        ann: the pretrained network, for its own row and the agreement with it.
+        ann: name of the pretrained network, for its own row and the agreement with it.
+        ann_checkpoint: local file with its weights.
         device: cpu, cuda, ...; the CPU by default.
     """
     place = _device(device)
-    compared: dict[str, nn.Module] = {} if ann is None else {ann.model: ann.load()}
-    for path in networks:
-        name = path.stem if path.stem not in compared else str(path)
-        if name in compared:
+    names = networks.split(",") if isinstance(networks, str) else networks
+    spiking: dict[str, st.SpikingNetwork] = {}
+    for path in [Path(name.strip()) for name in names if name.strip()]:
+        name = path.stem if path.stem not in (*spiking, ann) else str(path)
+        if name in spiking:
             raise st.SpiketuneError(f"{path} is named twice; name each network once")
-        compared[name] = st.load(path)
+        spiking[name] = st.load(path)
+    compared: dict[str, nn.Module] = {}
+    if ann is not None:
+        compared[ann] = _reference(ann, ann_checkpoint, next(iter(spiking.values()), None))
+    compared.update(spiking)
     if not compared:
         raise st.SpiketuneError("nothing to compare; give --networks files, --ann, or both")
     _same_images(compared)

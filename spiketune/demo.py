@@ -41,7 +41,11 @@ def demo(
     train = st.load_data("digits", "train", cfg=ann)
     test = st.load_data("digits", "test", cfg=ann)
     images = DataLoader(train, batch_size=64)
-    print(f"digits_resnet and scikit-learn's digits; step budgets 1 to {steps}\n")
+    counts = len(DataLoader(train, batch_size=1)), len(DataLoader(test, batch_size=1))
+    print(
+        "digits_resnet, trained on {} of scikit-learn's digits, tested on the {} others;\n"
+        "step budgets 1 to {}; about a minute.\n".format(*counts, steps)
+    )
 
     models: dict[str, torch.nn.Module] = {"ANN": ann}
     models["binary, max"] = st.to_snn(ann, images, st.Binary(steps=steps, threshold=st.Max()))
@@ -65,7 +69,7 @@ def demo(
         )  # fmt: skip
     models[f"direct at T={BUDGET}"] = direct
 
-    with bars("comparing", rounds=1, batches=len(models)) as on_batch:
+    with bars("comparing", rounds=1, batches=len(models), unit="network") as on_batch:
         order = list(models)
         table = st.sweep(
             models, DataLoader(test, batch_size=128), steps,

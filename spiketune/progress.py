@@ -11,13 +11,14 @@ from spiketune.finetune import OnBatch
 
 
 @contextmanager
-def bars(label: str, rounds: int, batches: int) -> Iterator[OnBatch]:
-    """Show one bar over all rounds, and yield the callback that moves it.
+def bars(label: str, rounds: int, batches: int, unit: str = "batch") -> Iterator[OnBatch]:
+    """Show one bar over all rounds, on a terminal only, and yield the callback that moves it.
 
     Args:
         label: what is going on.
         rounds: epochs, or networks, to go through.
         batches: batches a round.
+        unit: what is counted.
 
     Yields:
         A function of round and batch, both from 1, and the loss (0 where there is none).
@@ -26,7 +27,7 @@ def bars(label: str, rounds: int, batches: int) -> Iterator[OnBatch]:
         >>> with bars("training", rounds=1, batches=2) as on_batch:
         ...     on_batch(1, 2, 0.5)
     """
-    with tqdm(total=rounds * batches, desc=label, unit="batch", leave=False) as bar:
+    with tqdm(total=rounds * batches, desc=label, unit=unit, leave=False, disable=None) as bar:
 
         def on_batch(now: int, batch: int, loss: float) -> None:
             bar.n = (now - 1) * batches + batch

@@ -51,7 +51,7 @@ def test_tune_then_sweep_from_the_command_line(
 ) -> None:
     tuned = tmp_path / "t2.safetensors"
     train = ["--data=digits", "--steps=2", "--epochs=1", "--limit=128", f"--out={tuned}"]
-    main(["tune", f"--network={converted}", "--teacher.model=digits_resnet", *train])
+    main(["tune", f"--network={converted}", "--teacher=digits_resnet", *train])
     assert "Test accuracy" in capsys.readouterr().out
     assert st.load(tuned).about["tuned_steps"] == 2
     both = f"--networks=[{converted}, {tuned}]"
@@ -63,7 +63,7 @@ def test_tune_then_sweep_from_the_command_line(
             "--data=digits",
             "--steps=3",
             "--limit=64",
-            "--ann.model=digits_resnet",
+            "--ann=digits_resnet",
             f"--out={out}",
         ]
     )

@@ -74,11 +74,11 @@ def test_a_rule_that_goes_backward_itself(build: Build, data: tuple[Tensor, Tens
 @pytest.mark.parametrize("kind", ["if", "signed", "lif"])
 def test_answer_is_the_networks_own(build: Build, data: tuple[Tensor, Tensor], kind: str) -> None:
     snn = build(kind)
-    torch.testing.assert_close(snn.answer(data[0], 8), snn(data[0]))
-    torch.testing.assert_close(snn.answer(data[0], 3), snn.unroll(data[0], 3)[-1])
+    torch.testing.assert_close(snn(data[0], 8), snn(data[0]))
+    torch.testing.assert_close(snn(data[0], 3), snn.unroll(data[0], 3)[-1])
 
 
 def test_answer_counts_driven_steps_only(build: Build, data: tuple[Tensor, Tensor]) -> None:
     snn = build()
     snn.drive = 2
-    torch.testing.assert_close(snn.answer(data[0], 5), snn.unroll(data[0], 5)[-1])
+    torch.testing.assert_close(snn(data[0], 5), snn.unroll(data[0], 5)[-1])
