@@ -15,7 +15,7 @@ from torch.fx.node import map_arg
 
 from spiketune.snn import CumulativeMaxPool2d, Row
 from spiketune.snn.ops import ACTIVATIONS, CONVOLUTIONS, aten
-from spiketune.snn.placing import existing, free_name
+from spiketune.snn.placing import existing, free_name, replace_by_module
 from spiketune.snn.program import Depends, dependencies, fetch
 from spiketune.snn.reading import BATCH_NORM, has_statistics
 
@@ -166,12 +166,6 @@ def gate_max_pools(net: GraphModule) -> list[Row]:
         if depends[pool] != Depends.TIME:
             continue
         path = pool.meta["path"]
-        target = free_name(net, f"{path}.max_pool" if path else "max_pool")
-        net.add_submodule(target, CumulativeMaxPool2d(*pool.args[1:]))
-        with net.graph.inserting_before(pool):
-            gated = net.graph.call_module(target, (pool.args[0],))
-        gated.meta = dict(pool.meta)
-        pool.replace_all_uses_with(gated)
-        net.graph.erase_node(pool)
+        replace_by_module(net, pool, "max_pool", CumulativeMaxPool2d(*pool.args[1:]))
         rows.append(Row(path, "max_pool2d", "pooled", "gated by accumulated sums"))
     return rows

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from torch import nn
-from torch.fx import GraphModule
+from torch.fx import GraphModule, Node
 
 from .neurons import Neuron
 from .ops import ACTIVATIONS
@@ -43,15 +43,25 @@ def place_neurons(net: GraphModule, make: Callable[[float | None], Neuron]) -> l
         if node.meta["shape"] is None or len(node.meta["shape"]) < 2:
             rows.append(Row(path, name, "refused", "one number an image; give it a dimension more"))
             continue
-        target = free_name(net, f"{path}.{name}" if path else name)
-        net.add_submodule(target, make(ceiling))
-        with net.graph.inserting_before(node):
-            neuron = net.graph.call_module(target, (node.args[0],))
-        neuron.meta = dict(node.meta)
-        node.replace_all_uses_with(neuron)
-        net.graph.erase_node(node)
+        target = replace_by_module(net, node, name, make(ceiling))
         rows.append(Row(path, name, "neuron", target))
     return rows
+
+
+def replace_by_module(net: GraphModule, node: Node, name: str, unit: nn.Module) -> str:
+    """Let ``unit`` compute what ``node`` did of its first argument, and return where it lies.
+
+    Its path is that of the module the node came from, with ``name`` at the end.
+    """
+    path = node.meta["path"]
+    target = free_name(net, f"{path}.{name}" if path else name)
+    net.add_submodule(target, unit)
+    with net.graph.inserting_before(node):
+        called = net.graph.call_module(target, (node.args[0],))
+    called.meta = dict(node.meta)
+    node.replace_all_uses_with(called)
+    net.graph.erase_node(node)
+    return target
 
 
 def existing(net: GraphModule, path: str) -> nn.Module:

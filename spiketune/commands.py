@@ -4,63 +4,19 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import torch
 from torch import nn
-from torch.utils.data import DataLoader
 
 import spiketune as st
 from spiketune.convert import Method
 from spiketune.finetune import Epoch, Rule
-from spiketune.snn.network import check_steps, plain_cfg
+from spiketune.snn.network import check_steps
 
+from .options import Images, reference, require_same_images, spiking_network, usable_device
 from .progress import bars
-
-Loader = DataLoader[tuple[torch.Tensor, int]]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Images:
-    """A data set as the options name it."""
-
-    data: str
-    root: Path | None
-    limit: int | None
-    batch: int
-
-    def loader(
-        self, split: Literal["train", "test"], network: nn.Module, shuffle: bool = False
-    ) -> Loader:
-        """Return the images of one split, prepared for the network."""
-        check_steps(self.batch, "batch")
-        images = st.load_data(self.data, split, self.root, cfg=network, limit=self.limit)
-        return DataLoader(images, batch_size=self.batch, shuffle=shuffle)
-
-
-def _device(name: str | None) -> torch.device:
-    """Return a device that is there."""
-    try:
-        device = torch.device(name or "cpu")
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise st.SpiketuneError(
-            f"device {name!r} cannot be used here ({str(error).splitlines()[0]}); "
-            "leave --device out for the CPU"
-        ) from error
-    return device
-
-
-def _reference(name: str, checkpoint: Path | None, like: st.SpikingNetwork | None) -> nn.Module:
-    """Return the network to compare with; a local file has the channels and classes of ``like``."""
-    if checkpoint is None or like is None:
-        return st.load_ann(name, checkpoint=checkpoint)
-    classes = int(like(torch.zeros(1, *like.input_shape), steps=1).shape[1])
-    return st.load_ann(
-        name, checkpoint=checkpoint, num_classes=classes, in_chans=like.input_shape[0]
-    )
 
 
 def models(
@@ -157,7 +113,7 @@ def convert(
         method: Ternary or Binary and its settings, such as `--method Ternary --method.steps 8`.
         device: cpu, cuda, ...; the CPU by default.
     """
-    place = _device(device)
+    place = usable_device(device)
     ann = st.load_ann(model, pretrained, checkpoint, num_classes, in_chans).to(place)
     # Shuffled, because the first images of a folder are all of one class.
     torch.manual_seed(0)
@@ -220,12 +176,12 @@ def tune(
         device: cpu, cuda, ...; the CPU by default.
         seed: of shuffling.
     """
-    place = _device(device)
+    place = usable_device(device)
     torch.manual_seed(seed)  # the first weights of a network trained directly
-    snn = _network(network, steps, data, num_classes)
+    snn = spiking_network(network, steps, data, num_classes)
     images = Images(data=data, root=root, limit=limit, batch=batch)
     loader, test = images.loader("train", snn, shuffle=True), images.loader("test", snn)
-    known = None if teacher is None else _reference(teacher, teacher_checkpoint, snn).to(place)
+    known = None if teacher is None else reference(teacher, teacher_checkpoint, snn).to(place)
     checkpoint = out.with_suffix(".checkpoint")
     try:
         with bars(f"tuning at T={steps}", epochs, len(loader)) as on_batch:
@@ -278,7 +234,7 @@ def sweep(
         ann_checkpoint: local file with its weights.
         device: cpu, cuda, ...; the CPU by default.
     """
-    place = _device(device)
+    place = usable_device(device)
     names = networks.split(",") if isinstance(networks, str) else networks
     spiking: dict[str, st.SpikingNetwork] = {}
     for path in [Path(name.strip()) for name in names if name.strip()]:
@@ -288,11 +244,11 @@ def sweep(
         spiking[name] = st.load(path)
     compared: dict[str, nn.Module] = {}
     if ann is not None:
-        compared[ann] = _reference(ann, ann_checkpoint, next(iter(spiking.values()), None))
+        compared[ann] = reference(ann, ann_checkpoint, next(iter(spiking.values()), None))
     compared.update(spiking)
     if not compared:
         raise st.SpiketuneError("nothing to compare; give --networks files, --ann, or both")
-    _same_images(compared)
+    require_same_images(compared)
     images = Images(data=data, root=root, limit=limit, batch=batch)
     loader = images.loader("test", next(iter(compared.values())))
     with bars("simulating", len(compared), len(loader)) as on_batch:
@@ -303,32 +259,6 @@ def sweep(
         )  # fmt: skip
     print(table)
     print(f"\nTable, plot and report page: {table.save(out)}/report.html")
-
-
-def _same_images(compared: dict[str, nn.Module]) -> None:
-    """Refuse networks that see differently prepared images: one loader serves them all."""
-    first, *others = compared
-    wanted = plain_cfg(getattr(compared[first], "pretrained_cfg", None))
-    for name in others:
-        cfg = plain_cfg(getattr(compared[name], "pretrained_cfg", None))
-        differing = [key for key in wanted if key in cfg and cfg[key] != wanted[key]]
-        if differing:
-            raise st.SpiketuneError(
-                f"{first} and {name} prepare their images differently ({', '.join(differing)}); "
-                "compare them in two runs"
-            )
-
-
-def _network(network: Path, steps: int, data: str, num_classes: int | None) -> st.SpikingNetwork:
-    """Return the network in a file, or the untrained twin of a named one, sized for the data."""
-    if network.suffix == ".safetensors" or network.exists():
-        return st.load(network)
-    info = st.data_info(data)
-    channels, height, _ = info.input_size
-    classes = num_classes or info.num_classes
-    if not classes:
-        raise st.SpiketuneError(f"how many classes {data} has is not known; give --num_classes")
-    return st.spiking(str(network), classes, steps, in_chans=channels, image_size=height)
 
 
 def _print_epoch(epoch: Epoch) -> None:

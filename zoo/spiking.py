@@ -14,7 +14,7 @@ from torch.fx import GraphModule
 
 from spiketune.snn import IF, LIF, Neuron, Report, Row, SpikingNetwork, read
 from spiketune.snn.cost import operation_rows
-from spiketune.snn.placing import free_name, place_neurons
+from spiketune.snn.placing import place_neurons, replace_by_module
 from spiketune.snn.program import fetch
 from spiketune.snn.reading import BATCH_NORM, has_statistics
 from spiketune.snn.rules import refusals, refuse, refuse_mixing
@@ -115,12 +115,6 @@ def _keep_batch_norms(net: GraphModule) -> list[Row]:
         norm.load_state_dict(
             {key: fetch(net, arg) for key, arg in held.items() if arg is not None}, strict=False
         )
-        target = free_name(net, f"{path}.norm" if path else "norm")
-        net.add_submodule(target, norm)
-        with net.graph.inserting_before(node):
-            kept = net.graph.call_module(target, (node.args[0],))
-        kept.meta = dict(node.meta)
-        node.replace_all_uses_with(kept)
-        net.graph.erase_node(node)
+        replace_by_module(net, node, "norm", norm)
         rows.append(Row(path, "batch_norm", "linear", "on the input currents, trained"))
     return rows

@@ -1,0 +1,85 @@
+"""What the options of several commands mean: images, a device, a network by name or file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import nn
+from torch.utils.data import DataLoader
+
+import spiketune as st
+from spiketune.snn.network import check_steps, plain_cfg
+
+Loader = DataLoader[tuple[torch.Tensor, int]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Images:
+    """A data set as the options name it."""
+
+    data: str
+    root: Path | None
+    limit: int | None
+    batch: int
+
+    def loader(
+        self, split: Literal["train", "test"], network: nn.Module, shuffle: bool = False
+    ) -> Loader:
+        """Return the images of one split, prepared for the network."""
+        check_steps(self.batch, "batch")
+        images = st.load_data(self.data, split, self.root, cfg=network, limit=self.limit)
+        return DataLoader(images, batch_size=self.batch, shuffle=shuffle)
+
+
+def usable_device(name: str | None) -> torch.device:
+    """Return a device that is there."""
+    try:
+        device = torch.device(name or "cpu")
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise st.SpiketuneError(
+            f"device {name!r} cannot be used here ({str(error).splitlines()[0]}); "
+            "leave --device out for the CPU"
+        ) from error
+    return device
+
+
+def reference(name: str, checkpoint: Path | None, like: st.SpikingNetwork | None) -> nn.Module:
+    """Return the network to compare with; a local file has the channels and classes of ``like``."""
+    if checkpoint is None or like is None:
+        return st.load_ann(name, checkpoint=checkpoint)
+    classes = int(like(torch.zeros(1, *like.input_shape), steps=1).shape[1])
+    return st.load_ann(
+        name, checkpoint=checkpoint, num_classes=classes, in_chans=like.input_shape[0]
+    )
+
+
+def require_same_images(compared: dict[str, nn.Module]) -> None:
+    """Refuse networks that see differently prepared images: one loader serves them all."""
+    first, *others = compared
+    wanted = plain_cfg(getattr(compared[first], "pretrained_cfg", None))
+    for name in others:
+        cfg = plain_cfg(getattr(compared[name], "pretrained_cfg", None))
+        differing = [key for key in wanted if key in cfg and cfg[key] != wanted[key]]
+        if differing:
+            raise st.SpiketuneError(
+                f"{first} and {name} prepare their images differently ({', '.join(differing)}); "
+                "compare them in two runs"
+            )
+
+
+def spiking_network(
+    network: Path, steps: int, data: str, num_classes: int | None
+) -> st.SpikingNetwork:
+    """Return the network in a file, or the untrained twin of a named one, sized for the data."""
+    if network.suffix == ".safetensors" or network.exists():
+        return st.load(network)
+    info = st.data_info(data)
+    channels, height, _ = info.input_size
+    classes = num_classes or info.num_classes
+    if not classes:
+        raise st.SpiketuneError(f"how many classes {data} has is not known; give --num_classes")
+    return st.spiking(str(network), classes, steps, in_chans=channels, image_size=height)
