@@ -94,16 +94,14 @@ def to_snn(
         pretrained_cfg=getattr(ann, "pretrained_cfg", None),
     ).eval()
     _compare(ann, snn, found[:16].to(like.device))
-    for name, histogram in histograms(snn, found, config.per, progress=progress).items():
-        node = next(n for n in net.graph.nodes if n.name == name)
-        threshold = _threshold(histogram, config, node.meta["path"])
-        ceiling = net.get_submodule(node.target).ceiling
-        assert ceiling is None or isinstance(ceiling, float)
-        if ceiling is not None:
-            threshold = threshold.clamp_max(ceiling)
+    observed = histograms(snn, found, config.per, progress=progress)
+    for node, draft in list(snn.neuron_nodes()):
+        threshold = _threshold(observed[node.name], config, node.meta["path"])
+        if draft.ceiling is not None:
+            threshold = threshold.clamp_max(draft.ceiling)
         shape = (-1, *[1] * (len(node.meta["shape"]) - 2)) if config.per == "channel" else ()
-        neuron = build(config, threshold.view(shape).to(like.dtype), ceiling)
-        net.set_submodule(node.target, neuron.to(like.device))
+        neuron = build(config, threshold.view(shape).to(like.dtype), draft.ceiling)
+        net.set_submodule(str(node.target), neuron.to(like.device))
     net.recompile()
     snn.report = Report((*rows, *operation_rows(snn)))
     snn.about = {

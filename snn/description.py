@@ -50,7 +50,6 @@ def describe(snn: SpikingNetwork) -> dict[str, Any]:
         "tensors": {
             name: {
                 "shape": list(value.shape),
-                "dtype": str(value.dtype).removeprefix("torch."),
                 "buffer": not isinstance(value, nn.Parameter),
                 "trained": value.requires_grad,
             }

@@ -114,8 +114,9 @@ def _relu6(_: Node) -> float | None:
 
 
 def _hardtanh(node: Node) -> float | None:
-    low, high = (*node.args[1:], -1.0, 1.0)[:2] if len(node.args) < 3 else node.args[1:3]
-    return _bounds(low, high)
+    given = dict(zip(("min_val", "max_val"), node.args[1:], strict=False))
+    bounds = {"min_val": -1.0, "max_val": 1.0, **given, **node.kwargs}
+    return _bounds(bounds["min_val"], bounds["max_val"])
 
 
 def _clamp(node: Node) -> float | None:

@@ -82,4 +82,7 @@ def spiking_network(
     classes = num_classes or info.num_classes
     if not classes:
         raise st.SpiketuneError(f"how many classes {data} has is not known; give --num_classes")
-    return st.spiking(str(network), classes, steps, in_chans=channels, image_size=height)
+    snn = st.spiking(str(network), classes, steps, in_chans=channels, image_size=height)
+    # It is trained on images normalised as the data set says; whoever loads it must know.
+    snn.pretrained_cfg.update(mean=list(info.mean), std=list(info.std))
+    return snn

@@ -82,6 +82,18 @@ def test_a_named_network_is_trained_directly(tmp_path: Path) -> None:
     assert "direct" in str(st.load(out).about["method"])
 
 
+def test_networks_that_see_other_images_are_not_compared(tmp_path: Path, capsys: Capture) -> None:
+    out = tmp_path / "direct.safetensors"
+    train = ["--data=digits", "--steps=1", "--epochs=1", "--limit=32", f"--out={out}"]
+    main(["tune", "--network=test_resnet", *train])
+    snn = st.load(out)
+    assert snn.pretrained_cfg["mean"] == list(st.data_info("digits").mean)
+    snn.pretrained_cfg["mean"] = [0.9]
+    other = st.save(snn, tmp_path / "other.safetensors")
+    message = refused(["sweep", "--data=digits", f"--networks={out},{other}"], capsys)
+    assert "mean" in message and "two runs" in message
+
+
 def test_a_configuration_file_sets_what_the_options_set(tmp_path: Path) -> None:
     out = tmp_path / "b.safetensors"
     config = tmp_path / "convert.yaml"

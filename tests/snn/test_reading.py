@@ -216,3 +216,10 @@ def test_tied_weights_stay_tied() -> None:
     net = of(lambda m, y: m.act(m.b(m.act(m.b(y)))))
     graph = read(net, torch.rand(2, 1, 8, 8))
     assert sum(p.shape == (4, 4, 3, 3) for p in graph.parameters()) == 1
+
+
+def test_a_hardtanh_with_its_default_ceiling() -> None:
+    net = of(lambda m, y: torch.nn.functional.hardtanh(4 * y, 0.0)).eval()
+    snn = st.to_snn(net, torch.rand(4, 1, 8, 8), st.Ternary())
+    (neuron,) = (unit for _, unit in snn.neurons())
+    assert neuron.ceiling == 1.0
