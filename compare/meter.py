@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -11,9 +13,9 @@ from spiketune.snn import SpikingNetwork, costs
 class Meter:
     """Run a spiking network and count what it spends, step by step.
 
-    A spike is a non-zero output of a neuron, whatever its sign or size. Accumulates follow the
-    fan-out of ``snn.costs``: ``AC(t) = Σ_i 1[s_i(t) != 0] F_i``. All counts are whole numbers and
-    exact.
+    A spike is a spike whatever its sign or size; where a neuron sends several in one step, each
+    counts. Accumulates follow the fan-out of ``snn.costs``: ``AC(t) = Σ_i 1[s_i(t) != 0] F_i``. All
+    counts are whole numbers and exact.
 
     Args:
         snn: the network; its weights are read once, here.
@@ -35,7 +37,7 @@ class Meter:
         self.images = 0
         self._snn = snn
         self._steps = steps
-        self._neurons = {name for name, _ in snn.neurons()}
+        self._neurons = dict(snn.neurons())
         # Whole numbers by definition; an average pool's 1/k² times k² leaves float dust behind.
         self._fan_out = {name: f.round().long() for name, f in self.costs.fan_out.items()}
         device = next(iter(snn.parameters())).device
@@ -43,7 +45,7 @@ class Meter:
         self._accumulates = torch.zeros(steps, dtype=torch.long, device=device)
         self._done: dict[str, int] = {}
 
-    def unroll(self, x: Tensor) -> Tensor:
+    def unroll(self, x: Tensor) -> Any:
         """Return the curve ``[T, B, classes]`` of ``snn.unroll`` and count what it took."""
         self._done.clear()
         curve = self._snn.unroll(x, self._steps, monitor=self._count)
@@ -68,9 +70,24 @@ class Meter:
         start = self._done.get(name, 0)
         self._done[name] = end = start + len(out)
         if name not in self._neurons and name not in self._fan_out:
-            return  # a cumulative max-pool: what it feeds counts as dense
-        events = out.count_nonzero(1)
+            return
+        neuron = self._neurons.get(name)
+        events = (out != 0 if neuron is None else neuron.events(out, start)).long()
         if name in self._neurons:
             self._spikes[start:end] += events.flatten(1).sum(1)
         if name in self._fan_out:
-            self._accumulates[start:end] += (events * self._fan_out[name]).flatten(1).sum(1)
+            met = _of_all_images(events, self._fan_out[name])
+            self._accumulates[start:end] += met.flatten(1).sum(1)
+
+
+def _of_all_images(events: Tensor, fan_out: Tensor) -> Tensor:
+    """Return what the spikes ``[T', B, ...]`` meet, given what those of one image would meet.
+
+    A reshape may have made ``k`` rows of each image, ``[T', B k, ...]``, or put the images behind
+    another dimension.
+    """
+    rows = fan_out if fan_out.dim() == events.dim() - 1 else fan_out.unsqueeze(0)
+    if rows.shape[1:] != events.shape[2:]:
+        return events * rows
+    images = events.view(len(events), -1, len(rows), *events.shape[2:])
+    return images.sum(1) * rows

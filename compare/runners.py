@@ -37,7 +37,8 @@ class Spiking:
 
     def answers(self, x: Tensor) -> Tensor:
         """Return the answer at every budget."""
-        return self._meter.unroll(x)[self._places]
+        curve: Tensor = self._meter.unroll(x)
+        return curve[self._places]
 
     def spent(self, steps: int) -> tuple[float | None, float, int]:
         """Return what the meter counted within the budget."""

@@ -8,28 +8,48 @@ the layers before had not settled, cannot be taken back: the unevenness error.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 from torch import Tensor
 
-from spiketune.snn import IF
+from spiketune.snn import IF, Firing, HardReset, SoftReset, SpiketuneError
 
-from .method import Method, register_method
+from .method import Ceiling, Method, register_method
+
+Reset = Literal["soft", "hard"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Binary(Method):
-    """Convert to soft-reset integrate-and-fire neurons, spikes in {0, 1}.
+    """Convert to integrate-and-fire neurons, spikes in {0, 1}.
 
-    Source: Rueckauer et al. 2017 (soft reset); Bu et al. 2022 for ``initial = 0.5``.
+    Attributes:
+        reset: ``soft`` keeps what is above the threshold; ``hard`` sets ``v = 0`` and loses it.
+
+    Raises:
+        SpiketuneError: on another reset.
+
+    Source: Diehl et al. 2015 (hard reset); Rueckauer et al. 2017 (soft reset); Bu et al. 2022 for
+    ``initial = 0.5``.
 
     Example:
         >>> Binary(steps=32).steps
         32
     """
 
+    reset: Reset = "soft"
+
     spikes = "binary"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.reset not in get_args(Reset):
+            raise SpiketuneError(f"reset must be 'soft' or 'hard', not {self.reset!r}")
 
 
 @register_method(Binary)
-def _neuron(method: Binary, threshold: Tensor, ceiling: float | None) -> IF:
-    return IF(threshold, initial=method.initial, ceiling=ceiling)
+def _neuron(method: Binary, threshold: Tensor, floor: float | None, ceiling: Ceiling) -> IF | None:
+    if floor != 0:
+        return None  # a binary spike has no sign
+    firing = Firing(reset=HardReset() if method.reset == "hard" else SoftReset())
+    return IF(threshold, initial=method.initial, ceiling=ceiling, firing=firing)

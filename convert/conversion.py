@@ -4,28 +4,42 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule
 
-from spiketune.snn import IF, ConversionError, Report, Row, SpikingNetwork, evaluating, read
+from spiketune.snn import (
+    ConversionError,
+    Poisson,
+    Report,
+    Row,
+    SpikingNetwork,
+    evaluating,
+    leaves,
+    read,
+)  # fmt: skip
 from spiketune.snn.cost import operation_rows
-from spiketune.snn.placing import place_neurons
+from spiketune.snn.placing import place_encoders, place_neurons, put_poisson
 from spiketune.snn.rules import refusals, refuse, refuse_mixing, rounding
 
+from .calibration import Calibration, Progress
+from .equalise import equalise_ranges
+from .graded import Graded
+from .images import collect
 from .method import Method, brief, builder_of
-from .observe import Progress, collect, histograms
-from .passes import fold_batch_norms, fold_constants, gate_max_pools, move_max_pools
-from .thresholds import Histogram
+from .passes import fold_batch_norms, fold_constants, move_max_pools, split_attention
+from .places import Place, places
 
 
-def check(ann: nn.Module, images: Tensor | None = None) -> Report:
+def check(ann: nn.Module, images: Tensor | None = None, config: Method | None = None) -> Report:
     """Report what ``to_snn`` would do with each operation, without converting anything.
 
     Args:
         ann: any network from images to one tensor.
         images: a batch, for its size; by default the size in ``ann.pretrained_cfg``.
+        config: the method to convert with; ``Graded()`` by default.
 
     Returns:
         The report; ``report.refused`` is empty if the network converts completely.
@@ -41,7 +55,7 @@ def check(ann: nn.Module, images: Tensor | None = None) -> Report:
     """
     example = _example(ann) if images is None else images[:1]
     like = next(ann.parameters(), torch.empty(()))
-    net, rows = prepare(ann, example.to(like.device, like.dtype))
+    net, rows = prepare(ann, example.to(like.device, like.dtype), config or Graded())
     draft = SpikingNetwork(net, steps=1, input_shape=tuple(example.shape[1:]))
     return Report((*rows, *operation_rows(draft)))
 
@@ -49,7 +63,7 @@ def check(ann: nn.Module, images: Tensor | None = None) -> Report:
 def to_snn(
     ann: nn.Module,
     images: Tensor | Iterable[object],
-    config: Method,
+    config: Method | None = None,
     *,
     progress: Progress | None = None,
 ) -> SpikingNetwork:
@@ -63,7 +77,8 @@ def to_snn(
         ann: any network from images to one tensor.
         images: calibration images, from the training set: a tensor ``[N, C, H, W]``, or a loader
             of tensors or ``(x, ...)``.
-        config: a method, such as ``Ternary(steps=16)``.
+        config: a method, such as ``Ternary(steps=16)``; by default ``Graded()``, the most
+            accurate that is known here for any network.
         progress: called with how many calibration batches are done, and how many there are.
 
     Returns:
@@ -81,28 +96,33 @@ def to_snn(
         12
     """
     began = time.perf_counter()
-    build = builder_of(config)
+    config = Graded() if config is None else config
+    builder_of(config)  # refuses what is no method
     like = next(ann.parameters(), torch.empty(()))
     found = collect(images, config.calibration_images).to(like.dtype)
-    net, rows = prepare(ann, found[:1].to(like.device))
+    net, rows = prepare(ann, found[:1].to(like.device), config)
     refuse(rows)
     snn = SpikingNetwork(
         net,
         steps=config.steps,
         input_shape=tuple(found.shape[1:]),
         drive=config.drive,
+        readout=config.readout,
         pretrained_cfg=getattr(ann, "pretrained_cfg", None),
     ).eval()
     _compare(ann, snn, found[:16].to(like.device))
-    observed = histograms(snn, found, config.per, progress=progress)
-    for node, draft in list(snn.neuron_nodes()):
-        threshold = _threshold(observed[node.name], config, node.meta["path"])
-        if draft.ceiling is not None:
-            threshold = threshold.clamp_max(draft.ceiling)
-        shape = (-1, *[1] * (len(node.meta["shape"]) - 2)) if config.per == "channel" else ()
-        neuron = build(config, threshold.view(shape).to(like.dtype), draft.ceiling)
-        net.set_submodule(str(node.target), neuron.to(like.device))
-    net.recompile()
+    if config.input == "poisson":
+        # Before balancing, for rules that simulate; for all others the unit is the identity.
+        rows.append(put_poisson(net, Poisson(scale=float(found.abs().max()))))
+        snn.refresh()
+    driven = config.drive if config.drive and config.drive > 1 else config.steps
+    calibration = Calibration(snn, found, places(snn, config.per), driven, progress or _silent)
+    if config.equalise:
+        rows += equalise_ranges(replace(calibration, places=places(snn, "channel")))
+    _balance(calibration, config)
+    balanced = replace(calibration, places=places(snn, config.per))
+    for correction in config.corrections:
+        correction.correct(balanced)
     snn.report = Report((*rows, *operation_rows(snn)))
     snn.about = {
         "method": brief(config),
@@ -113,32 +133,48 @@ def to_snn(
     return snn.eval()
 
 
-def prepare(ann: nn.Module, example: Tensor) -> tuple[GraphModule, list[Row]]:
+def prepare(ann: nn.Module, example: Tensor, config: Method) -> tuple[GraphModule, list[Row]]:
     """Return the graph with neurons in it, not balanced yet, and the report's rows so far."""
+    build = builder_of(config)
+    one = torch.ones((), dtype=example.dtype, device=example.device)
     net = read(ann, example)
     rows = [Row(path, "dropout", "removed", "idle in evaluation") for path in net.meta["removed"]]
+    rows += split_attention(net)
     fold_constants(net)
     rows += fold_batch_norms(net)
     rows += move_max_pools(net)
-    one = torch.ones((), dtype=example.dtype, device=example.device)
-    rows += place_neurons(net, lambda ceiling: IF(one, ceiling=ceiling))  # balanced later
-    gated = gate_max_pools(net)
-    twice = {row.path for row in gated}
-    rows = [row for row in rows if row.became != "moved" or row.path not in twice] + gated
+    rows += place_neurons(net, lambda floor, ceiling: build(config, one, floor, ceiling))
+    rows += place_encoders(net, lambda floor, ceiling: build(config, one, floor, ceiling))
     net = GraphModule(net, net.graph)
     rows += refusals(net)
     return net, rows
+
+
+def _silent(done: int, total: int) -> None:
+    """Report no progress."""
 
 
 def _compare(ann: nn.Module, snn: SpikingNetwork, images: Tensor) -> None:
     """Compare the rewritten graph, activations in place of its neurons, with the network."""
     with torch.no_grad():
         with evaluating(ann):
-            expected = ann(images)
-        found = snn.ann(images)
+            expected = leaves(ann(images))
+        try:
+            found = leaves(snn.ann(images))
+        except RuntimeError as error:
+            raise ConversionError(
+                "",
+                "its computation is tied to one batch size",
+                "remove reshapes that hold the batch size as a number; use x.shape[0], not len(x)",
+            ) from error
         refuse_mixing(snn, images)
-    worst = float((found - expected).abs().max() / expected.abs().max().clamp_min(1e-12))
-    if not worst <= rounding(found.dtype):
+    if len(expected) != len(found):
+        raise ConversionError("", "the network answers differently each time", "call eval() on it")
+    worst = max(
+        float((one - other).abs().max() / other.abs().max().clamp_min(1e-12))
+        for one, other in zip(found, expected, strict=True)
+    )
+    if not worst <= rounding(found[0].dtype):
         raise ConversionError(
             "",
             f"the rewritten graph differs from the network by {worst:.1e} of its largest answer",
@@ -146,13 +182,29 @@ def _compare(ann: nn.Module, snn: SpikingNetwork, images: Tensor) -> None:
         )
 
 
-def _threshold(histogram: Histogram, config: Method, path: str) -> Tensor:
-    """Balance, and give channels that were never active the largest threshold of the layer."""
-    threshold = config.threshold.balance(histogram, config.drive or config.steps)
+def _balance(calibration: Calibration, config: Method) -> None:
+    """Put a neuron with a balanced threshold in the place of every draft."""
+    snn, build = calibration.snn, builder_of(config)
+    like = next(snn.parameters(), torch.empty(()))
+    for name, channels in config.threshold.calibrate(calibration).items():
+        place = calibration.places[name]
+        draft, threshold = place.neuron, place.shaped(_positive(channels, place))
+        if draft.floor is not None and draft.ceiling is not None:
+            top = torch.as_tensor(draft.ceiling, dtype=threshold.dtype, device=threshold.device)
+            threshold = threshold.minimum(top.clamp_min(-draft.floor))
+        neuron = build(config, threshold.to(like.device, like.dtype), draft.floor, draft.ceiling)
+        assert neuron is not None  # the draft was one
+        snn.net.set_submodule(str(place.node.target), neuron)
+    snn.net.recompile()
+    snn.refresh()
+
+
+def _positive(threshold: Tensor, place: Place) -> Tensor:
+    """Give channels that were never active the largest threshold of the layer."""
     silent = threshold <= 0
     if bool(silent.all()):
         raise ConversionError(
-            path,
+            place.node.meta.get("path", ""),
             "no activation above zero on any calibration image",
             "give more images, or check the network's weights",
         )

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass
-from typing import TypeVar, get_args
+from typing import Literal, TypeVar, get_args
 
 from torch import Tensor
 
-from spiketune.snn import Neuron, SpiketuneError
+from spiketune.snn import Mean, Neuron, Readout, SpiketuneError
 from spiketune.snn.network import check_steps
 
-from .observe import Granularity
+from .corrections import Correction
 from .thresholds import MSE, Threshold
 
 M = TypeVar("M", bound="Method")
-Build = Callable[[M, Tensor, float | None], Neuron]
+# (settings, θ, floor, ceiling) -> the neuron for clamp(x, floor, ceiling), None if it has none
+Ceiling = Tensor | float | None
+Build = Callable[[M, Tensor, float | None, Ceiling], Neuron | None]
+Granularity = Literal["layer", "channel"]
+Input = Literal["constant", "poisson"]
 _BUILDERS: dict[type[Method], Build[Method]] = {}
 
 
@@ -30,6 +34,11 @@ class Method:
         initial: membrane at the start in thresholds; 0.5 makes the first spike round.
         calibration_images: how many of the images given are used, at most.
         drive: steps during which image and biases act, None for always.
+        input: ``constant``, the image as a current at every step; or ``poisson``, as random
+            spikes. One-shot input is differential coding's.
+        readout: how the answer is read off the outputs.
+        corrections: what is corrected after balancing, in this order.
+        equalise: whether the ranges of channels are evened out across layers first.
 
     Raises:
         SpiketuneError: on a value out of its range.
@@ -46,6 +55,10 @@ class Method:
     initial: float = 0.5
     calibration_images: int = 1024
     drive: int | None = None
+    input: Input = "constant"
+    readout: Readout = Mean()  # noqa: RUF009
+    corrections: tuple[Correction, ...] = ()
+    equalise: bool = False
 
     spikes = "spikes"
 
@@ -58,6 +71,14 @@ class Method:
             raise SpiketuneError(
                 f"threshold must be a rule such as MSE() or Max(), not {self.threshold!r}"
             )
+        strange = [c for c in self.corrections if not isinstance(c, Correction)]
+        if strange or not isinstance(self.corrections, tuple):
+            raise SpiketuneError(
+                "corrections must be a tuple of corrections such as (BiasCorrection(),), not "
+                f"{self.corrections!r}"
+            )
+        if self.input not in get_args(Input):
+            raise SpiketuneError(f"input must be 'constant' or 'poisson', not {self.input!r}")
         if self.per not in get_args(Granularity):
             raise SpiketuneError(f"per must be 'layer' or 'channel', not {self.per!r}")
         if not 0 <= self.initial < 1:
@@ -65,11 +86,15 @@ class Method:
 
 
 def register_method(method: type[M]) -> Callable[[Build[M]], Build[M]]:
-    """Register the function that builds a method's neuron from ``(settings, θ, ceiling)``.
+    """Register the function that builds a method's neuron.
+
+    It gets ``(settings, θ, floor, ceiling)`` and returns the neuron for ``clamp(x, floor,
+    ceiling)``, or None where the method has none: the activation then stays a function, and the
+    weights behind it dense.
 
     Example:
         >>> from spiketune.convert import Binary
-        >>> neuron = builder_of(Binary())(Binary(), __import__("torch").ones(()), None)
+        >>> neuron = builder_of(Binary())(Binary(), __import__("torch").ones(()), 0.0, None)
         >>> type(neuron).__name__
         'IF'
     """

@@ -13,30 +13,38 @@ from torch import Tensor, nn
 from torch.fx import GraphModule, Node
 from torch.fx.node import map_arg
 
-from spiketune.snn import CumulativeMaxPool2d, Row
+from spiketune.snn import Row
+from spiketune.snn.dependencies import Depends, dependencies
 from spiketune.snn.ops import ACTIVATIONS, CONVOLUTIONS, aten
-from spiketune.snn.placing import existing, free_name, replace_by_module
-from spiketune.snn.program import Depends, dependencies, fetch
+from spiketune.snn.placing import existing, free_name
+from spiketune.snn.program import fetch
 from spiketune.snn.reading import BATCH_NORM, has_statistics
 
 
 def fold_constants(net: GraphModule) -> None:
-    """Compute once what depends on parameters only, such as standardised weights."""
+    """Compute once what depends on parameters only, such as standardised weights.
+
+    What no parameter went into, such as a mask, becomes a buffer, for no training may change it.
+    """
     depends = dependencies(net.graph, net)
     values: dict[Node, Any] = {}
+    learned: dict[Node, bool] = {}
     for node in list(net.graph.nodes):
         if depends[node] != Depends.PARAMETERS or node.op == "output":
             continue
         if node.op == "get_attr":
             values[node] = _tensor(net, node)
+            learned[node] = isinstance(fetch(net, node), nn.Parameter)
             continue
+        learned[node] = any(learned[n] for n in node.all_input_nodes)
         args, kwargs = map_arg((node.args, node.kwargs), lambda n: values[n])
         with torch.no_grad():
             values[node] = node.target(*args, **kwargs)
         outside = [user for user in node.users if depends[user] != Depends.PARAMETERS]
         if outside and isinstance(values[node], Tensor):
             with net.graph.inserting_before(node):
-                constant = _parameter(net, free_name(net, f"{node.name}_constant"), values[node])
+                name = free_name(net, f"{node.name}_constant")
+                constant = _parameter(net, name, values[node], learned=learned[node])
             for user in outside:
                 user.replace_input_with(node, constant)
     net.graph.eliminate_dead_code()
@@ -116,7 +124,9 @@ def _make_explicit(net: GraphModule, node: Node, scale: Tensor, shift: Tensor) -
     node.replace_all_uses_with(shifted)
 
 
-def _parameter(net: GraphModule, path: str, value: Tensor, old: Node | None = None) -> Node:
+def _parameter(
+    net: GraphModule, path: str, value: Tensor, old: Node | None = None, *, learned: bool = True
+) -> Node:
     """Attach a parameter under ``path``, or beside it where another call still needs that one."""
     owner, _, leaf = path.rpartition(".")
     if owner:
@@ -127,7 +137,10 @@ def _parameter(net: GraphModule, path: str, value: Tensor, old: Node | None = No
         leaf += "_"
     if sole:
         delattr(holder, leaf)
-    holder.register_parameter(leaf, nn.Parameter(value.clone()))
+    if learned and value.is_floating_point():
+        holder.register_parameter(leaf, nn.Parameter(value.clone()))
+    else:  # indices, masks
+        holder.register_buffer(leaf, value.clone())
     return net.graph.get_attr(f"{owner}.{leaf}" if owner else leaf)
 
 
@@ -158,14 +171,42 @@ def move_max_pools(net: GraphModule) -> list[Row]:
     return rows
 
 
-def gate_max_pools(net: GraphModule) -> list[Row]:
-    """Replace each max-pool that sees a value over time by one that gates accumulated sums."""
+def split_attention(net: GraphModule) -> list[Row]:
+    """Write fused attention out as its two matrix products, so that spikes can reach them.
+
+    ``softmax(q k' / √d + mask) v``; Vaswani et al. 2017, eq. 1.
+    """
     rows = []
-    depends = dependencies(net.graph, net)
-    for pool in net.graph.find_nodes(op="call_function", target=aten.max_pool2d.default):
-        if depends[pool] != Depends.TIME:
-            continue
-        path = pool.meta["path"]
-        replace_by_module(net, pool, "max_pool", CumulativeMaxPool2d(*pool.args[1:]))
-        rows.append(Row(path, "max_pool2d", "pooled", "gated by accumulated sums"))
+    fused = aten.scaled_dot_product_attention.default
+    for node in net.graph.find_nodes(op="call_function", target=fused):
+        given = dict(zip(("attn_mask", "dropout_p", "is_causal"), node.args[3:], strict=False))
+        given |= node.kwargs
+        mask, scale = given.get("attn_mask"), given.get("scale")
+        if given.get("is_causal") or given.get("enable_gqa") or _boolean(mask):
+            continue  # stays one function
+        query, key, value = node.args[:3]
+        scale = key.meta["shape"][-1] ** -0.5 if scale is None else scale
+        meta = {**node.meta, "shape": [*query.meta["shape"][:-1], key.meta["shape"][-2]]}
+        with net.graph.inserting_before(node):
+            turned = net.graph.call_function(aten.transpose.int, (key, -2, -1))
+            scaled = net.graph.call_function(aten.mul.Tensor, (query, scale))
+            scores = net.graph.call_function(aten.matmul.default, (scaled, turned))
+            masked = scores
+            if mask is not None:
+                masked = net.graph.call_function(aten.add.Tensor, (scores, mask))
+            share = net.graph.call_function(aten.softmax.int, (masked, -1))
+            out = net.graph.call_function(aten.matmul.default, (share, value))
+        shape = key.meta["shape"]
+        turned.meta = {**key.meta, "shape": [*shape[:-2], shape[-1], shape[-2]]}
+        scaled.meta, out.meta = dict(query.meta), dict(node.meta)
+        for inner in {scores, masked, share}:
+            inner.meta = dict(meta)
+        node.replace_all_uses_with(out)
+        net.graph.erase_node(node)
+        rows.append(Row(node.meta["path"], "attention", "split", "into two matrix products"))
     return rows
+
+
+def _boolean(mask: object) -> bool:
+    """Whether a mask says where to look rather than what to add; its type is not kept."""
+    return isinstance(mask, Node) and mask.meta.get("dtype") == "bool"

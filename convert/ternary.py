@@ -11,14 +11,18 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from spiketune.snn import SignedIF
+from spiketune.snn import Graded as GradedNeuron
+from spiketune.snn import Neuron, SignedIF
 
-from .method import Method, register_method
+from .method import Ceiling, Method, register_method
 
 
 @dataclass(frozen=True, kw_only=True)
 class Ternary(Method):
     """Convert to signed integrate-and-fire neurons, spikes in {-1, 0, 1}.
+
+    Attributes:
+        encode: also put neurons in front of weights that no ReLU feeds, so that they see spikes.
 
     Source: Wang et al. 2022 (signed neuron with memory); You et al. 2024 (ST-BIF, tracer).
 
@@ -27,9 +31,17 @@ class Ternary(Method):
         'ternary'
     """
 
+    encode: bool = True
+
     spikes = "ternary"
 
 
 @register_method(Ternary)
-def _neuron(method: Ternary, threshold: Tensor, ceiling: float | None) -> SignedIF:
+def _neuron(
+    method: Ternary, threshold: Tensor, floor: float | None, ceiling: Ceiling
+) -> Neuron | None:
+    if floor != 0:
+        if floor is None and ceiling is None and not method.encode:
+            return None
+        return GradedNeuron(threshold, levels=1, drive=method.drive, floor=floor, ceiling=ceiling)
     return SignedIF(threshold, initial=method.initial, ceiling=ceiling, limit=method.drive)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from spiketune.snn import SpikingNetwork, evaluating
-from spiketune.snn.description import encode
+from spiketune.snn.settings import encode
 
 from . import checkpoint as storage
 from .about import tuned

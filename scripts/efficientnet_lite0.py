@@ -2,7 +2,7 @@
 
     pip install -e '.[imagenet]'
     python scripts/efficientnet_lite0.py
-    python scripts/efficientnet_lite0.py --threshold Max --results docs/results/lite0_max.json
+    python scripts/efficientnet_lite0.py --only '[graded]'
 
 Without ImageNet at hand there are no labels, so what is reported is the agreement with the ANN:
 the share of the pictures' crops on which both give the same of the 1,000 classes. Each picture is
@@ -16,12 +16,22 @@ import json
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
-from jsonargparse import auto_cli, set_parsing_settings
+from jsonargparse import auto_cli
+from torch import Tensor, nn
 
 import spiketune as st
-from spiketune.convert import Threshold
+from spiketune.compare import FP32, Meter
+from spiketune.compare.runners import count_macs
+
+METHODS: dict[str, tuple[st.Method, list[int]]] = {
+    "graded": (st.Graded(steps=8), [1, 2, 4, 8]),
+    "graded, one spike a step": (st.Graded(steps=8, spikes_per_step=1), [2, 4, 8]),
+    "ternary, T=32": (st.Ternary(steps=32), [8, 16, 32]),
+    "ternary, T=64": (st.Ternary(steps=64), [16, 32, 64]),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,63 +39,78 @@ class Settings:
     """What may be changed from the command line.
 
     Attributes:
-        budgets: step counts to report.
-        threshold: rule that balances the thresholds, for the largest budget.
-        results: file to write, as JSON.
+        only: the methods to run.
+        results: file to write, as JSON; methods that it holds already are kept.
         threads: of torch.
     """
 
-    budgets: list[int] = field(default_factory=lambda: [8, 16, 32, 64])
-    threshold: Threshold = st.MSE()  # noqa: RUF009
-    results: Path = Path("docs/results/lite0_mse.json")
+    only: list[str] = field(default_factory=lambda: list(METHODS))
+    results: Path = Path("docs/results/lite0.json")
     threads: int = 2
 
 
-def main(settings: Settings) -> None:
+def compare(ann: nn.Module, method: st.Method, budgets: list[int]) -> dict[str, Any]:
     """Leave each picture out once: convert on the others, compare with the ANN on its crops."""
-    torch.set_num_threads(settings.threads)
-    ann = st.load_ann("efficientnet_lite0")
     images, names = st.photographs(ann)
     owners = [name.split("/")[0] for name in names]
-    pictures = sorted(set(owners))
-    longest = max(settings.budgets)
-    began = time.perf_counter()
-    hits = dict.fromkeys(settings.budgets, 0)
-    errors = dict.fromkeys(settings.budgets, 0.0)
-    power = 0.0
-    for picture in pictures:
+    began, longest = time.perf_counter(), max(budgets)
+    found: dict[int, list[Tensor]] = {budget: [] for budget in budgets}
+    expected, meters = [], []
+    for picture in sorted(set(owners)):
         held = torch.tensor([owner == picture for owner in owners])
-        config = st.Ternary(steps=longest, threshold=settings.threshold)
-        snn = st.to_snn(ann, images[~held], config)
+        snn = st.to_snn(ann, images[~held], method)
+        meters.append(Meter(snn, longest))
         with torch.no_grad():
-            expected = ann(images[held])
-            curve = snn.unroll(images[held], longest)
-        power += float((expected**2).sum())
-        for budget in settings.budgets:
-            answer = curve[budget - 1]
-            hits[budget] += int((answer.argmax(1) == expected.argmax(1)).sum())
-            errors[budget] += float(((answer - expected) ** 2).sum())
-        print(f"{picture}: {hits} of {len(names)}", flush=True)
-
-    decibel = {t: 10 * torch.tensor(power / e).log10().item() for t, e in errors.items()}
-    report = {
-        "network": "EfficientNet-Lite0, ImageNet weights",
-        "conversion": snn.about["method"],
+            expected.append(ann(images[held]))
+            curve = meters[-1].unroll(images[held])
+        for budget in budgets:
+            found[budget].append(curve[budget - 1])
+        print(f"{picture}: {time.perf_counter() - began:.0f} s", flush=True)
+    dense = FP32.nanojoules(macs=count_macs(ann, images[:1]), accumulates=0.0)
+    return {
+        "method": snn.about["method"],
         "neuron layers": snn.report.neurons,
         "refused": len(snn.report.refused),
-        "operations fed by spikes": round(1 - snn.report.dense_share, 4),
-        "pictures": len(pictures),
+        "operations that stay dense %": round(100 * snn.report.dense_share, 2),
         "crops": len(names),
-        "agreement %": {t: round(100 * n / len(names), 1) for t, n in hits.items()},
-        "signal to error dB": {t: round(value, 1) for t, value in decibel.items()},
+        "budgets": {
+            t: measured(torch.cat(expected), torch.cat(found[t]), meters, t, dense) for t in budgets
+        },
         "seconds": round(time.perf_counter() - began, 1),
-        "threads": settings.threads,
     }
-    settings.results.parent.mkdir(parents=True, exist_ok=True)
-    settings.results.write_text(json.dumps(report, indent=1) + "\n")
-    print(json.dumps(report, indent=1))
+
+
+def measured(
+    expected: Tensor, answer: Tensor, meters: list[Meter], steps: int, dense: float
+) -> dict[str, float]:
+    """Return agreement and cost at one budget; every picture has the same number of crops."""
+    error = (answer - expected).square().sum()
+    accumulates = sum(meter.accumulates(steps) for meter in meters) / len(meters)
+    macs = sum(meter.macs(steps) for meter in meters) / len(meters)
+    spikes = sum(meter.spikes_per_neuron(steps) for meter in meters) / len(meters)
+    energy = FP32.nanojoules(macs=round(macs), accumulates=accumulates)
+    agreement = (answer.argmax(1) == expected.argmax(1)).double().mean()
+    return {
+        "agreement %": round(100 * float(agreement), 1),
+        "signal to error dB": round(10 * float((expected.square().sum() / error).log10()), 1),
+        "spikes a neuron": round(spikes, 2),
+        "accumulates, million": round(accumulates / 1e6, 1),
+        "multiply-accumulates, million": round(macs / 1e6, 1),
+        "energy estimate (ANN = 1)": round(energy / dense, 2),
+    }
+
+
+def main(settings: Settings) -> None:
+    """Run each method and write its figures beside those of the others."""
+    torch.set_num_threads(settings.threads)
+    ann = st.load_ann("efficientnet_lite0")
+    report = json.loads(settings.results.read_text()) if settings.results.exists() else {}
+    for name in settings.only:
+        report[name] = compare(ann, *METHODS[name])
+        settings.results.parent.mkdir(parents=True, exist_ok=True)
+        settings.results.write_text(json.dumps(report, indent=1) + "\n")
+        print(json.dumps({name: report[name]}, indent=1), flush=True)
 
 
 if __name__ == "__main__":
-    set_parsing_settings(subclasses_enabled=[Threshold])
     main(auto_cli(Settings, as_positional=False))

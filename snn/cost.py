@@ -1,8 +1,10 @@
 """Count what a network does: spikes, accumulates, multiply-accumulates.
 
 Operations are counted as on the folded network. A spike that reaches a weight costs one
-accumulate (AC) for each weight it meets; what is fed by anything but spikes costs one
-multiply-accumulate (MAC) a weight: once an image in the stem, at every step elsewhere.
+accumulate (AC) for each weight it meets, or for each value of the other side in a matrix product;
+what is fed by anything but spikes costs one multiply-accumulate (MAC) a weight: once an image in
+the stem, at every step elsewhere. A function, such as GELU, softmax or a gate's product, counts
+as one MAC for each value that it gives: dense work, at every step.
 
 Between a neuron and the weights that follow everything is linear, so the number of weights that
 one spike meets, its fan-out ``F_i``, is a fixed map, and ``AC(t) = Σ_i |s_i(t)| F_i``. The map is
@@ -20,14 +22,18 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 from torch.fx.node import map_arg
+from torch.nn import MaxPool2d
+from torch.utils.flop_counter import FlopCounterMode
 
+from .chunk import Values, only_input, size_of
+from .dependencies import SIGNALS, Depends, dependencies, is_linear
 from .network import SpikingNetwork
 from .neurons import Neuron, Temporal
-from .ops import MAXIMA, POOLING, SCALINGS, SHAPES, SUMS, WEIGHTED, aten
-from .program import Depends, Values, dependencies, fetch, only_input
+from .ops import MATRIX_PRODUCTS, POOLING, SCALINGS, SUMS, WEIGHTED, aten
+from .placing import spike_carriers
+from .poisson import Poisson
+from .program import fetch
 from .report import Row
-
-_PASSING = POOLING | SCALINGS | SHAPES | SUMS
 
 
 @dataclass(frozen=True)
@@ -40,7 +46,7 @@ class Costs:
         stem_macs: multiply-accumulates once an image.
         dense_macs: multiply-accumulates at every step.
         ann_macs: multiply-accumulates of the same graph as an ANN.
-        becomes: for each weighted node ``stem``, ``dense`` or ``linear``, and its MACs.
+        becomes: for each operation ``stem``, ``dense``, ``function`` or ``linear``, and its MACs.
 
     Example:
         >>> Costs({}, 4, 10, 0, 30, {}).ann_macs
@@ -70,7 +76,7 @@ def costs(snn: SpikingNetwork) -> Costs:
 
 
 def operation_rows(snn: SpikingNetwork) -> tuple[Row, ...]:
-    """Return a row of the report for each weighted operation: fed by spikes, dense, or stem.
+    """Return a row of the report for each operation: fed by spikes, dense, function, or stem.
 
     Example:
         >>> import spiketune as st
@@ -81,6 +87,7 @@ def operation_rows(snn: SpikingNetwork) -> tuple[Row, ...]:
     notes = {
         "stem": "computed once an image",
         "dense": "fed by values that are no spikes",
+        "function": "of what has arrived, at every step",
         "linear": "fed by spikes",
     }
     paths = {node.name: node.meta.get("path", "") for node in snn.net.graph.nodes}
@@ -96,9 +103,9 @@ class _Counter:
     def __init__(self, snn: SpikingNetwork) -> None:
         self.net = snn.net
         self.depends = dependencies(snn.net.graph, snn.net)
+        self.spiking = spike_carriers(snn.net, self.depends)
         self.shapes = snn.shapes()
         self.like = next(iter(snn.parameters()), torch.empty(()))
-        self.carries_spikes: dict[Node, bool] = {}
         self.values: Values = {}
         self.sources: dict[str, Tensor] = {}
         self.total = torch.zeros((), device=self.like.device)
@@ -117,30 +124,67 @@ class _Counter:
             name: _of_image(torch.zeros_like(leaf) if grad is None else grad.detach())
             for (name, leaf), grad in zip(self.sources.items(), grads, strict=True)
         }
-        macs = {kind: 0 for kind in ("stem", "dense", "linear")}
+        macs = {kind: 0 for kind in ("stem", "dense", "function", "linear")}
         for kind, count in self.becomes.values():
             macs[kind] += count
-        return Costs(
-            fan_out, self.neurons, macs["stem"], macs["dense"], sum(macs.values()), self.becomes
-        )
+        dense = macs["dense"] + macs["function"]
+        return Costs(fan_out, self.neurons, macs["stem"], dense, sum(macs.values()), self.becomes)
 
     def _visit(self, node: Node) -> None:
         unit = self.net.get_submodule(str(node.target)) if node.op == "call_module" else None
-        self.carries_spikes[node] = False
-        if node.target in WEIGHTED:
-            self._weighted(node)
+        if node.op == "call_function" and self.depends[node] in SIGNALS:
+            self._operation(node)
         elif isinstance(unit, Temporal):
             self.total = self.total + self._value(node.args[0]).sum()
             if isinstance(unit, Neuron):
                 self.neurons += prod(self.shapes[node])
+            if isinstance(unit, Neuron | Poisson):
                 self._source(node)
-        elif node.target in MAXIMA and self._all_spikes(node):
+        elif isinstance(unit, MaxPool2d) and self.spiking[node]:
             self._source(node)  # which spike is the greatest is known only while running
-        elif self.depends[node] == Depends.TIME and node.target in _PASSING:
-            self.carries_spikes[node] = self._all_spikes(node)
-            if node.target in SCALINGS and not self.carries_spikes[node]:
-                self.becomes[node.name] = ("dense", prod(self.shapes[node]))
-            self.values[node] = self._pass_on(node)
+
+    def _operation(self, node: Node) -> None:
+        linear = is_linear(node, self.depends)
+        if node.target in WEIGHTED and linear:
+            self._weighted(node)
+        elif node.target in MATRIX_PRODUCTS:
+            self._product(node)
+        elif not linear:
+            for source in node.all_input_nodes:
+                if source in self.values:  # each spike that arrives is added to a sum
+                    self.total = self.total + self._value(source).sum()
+            self._note(node, "function", _values(self.shapes[node]))
+        elif self.depends[node] == Depends.TIME:
+            if node.target in SCALINGS and not self.spiking[node]:
+                self._note(node, "dense", prod(self.shapes[node]))
+            if any(n in self.values for n in node.all_input_nodes):
+                self.values[node] = self._pass_on(node)
+
+    def _note(self, node: Node, kind: str, macs: int) -> None:
+        stem = self.depends[node] == Depends.IMAGE
+        self.becomes[node.name] = ("stem" if stem else kind, macs)
+
+    def _product(self, node: Node) -> None:
+        """Count a matrix product: what comes as spikes meets every value of the other side."""
+        signals = [n for n in node.all_input_nodes if self.depends[n] in SIGNALS]
+        dense = [n for n in signals if not self.spiking[n]]
+
+        def run(spikes: Node | None) -> Tensor:
+            def value(n: Node) -> Any:
+                if self.depends[n] == Depends.SIZES:
+                    return size_of(n, 1)
+                return self._value(n) if n is spikes else self._zeros(self.shapes[n]) + 1
+
+            assert callable(node.target)
+            out: Tensor = node.target(*map_arg(node.args, value), **node.kwargs)
+            return out
+
+        with FlopCounterMode(display=False) as counter:
+            run(None)
+        for source in signals:
+            if source not in dense:
+                self.total = self.total + run(source).sum()
+        self._note(node, "dense" if dense else "linear", counter.get_total_flops() // 2)
 
     def _weighted(self, node: Node) -> None:
         weight = self._weight(node)
@@ -149,10 +193,8 @@ class _Counter:
         if node.target is aten.conv_transpose2d.input:
             outputs = prod(self.shapes[only_input(node)])
         source = only_input(node)
-        if self.depends[source] != Depends.TIME:
-            kind = "stem"
-        elif self.carries_spikes[source]:
-            kind = "linear"
+        kind = "linear" if self.spiking[source] else "dense"
+        if kind == "linear":
             indicator = (weight != 0).to(self.like.dtype)
             place, bias = WEIGHTED[node.target]
             args = list(node.args)
@@ -160,9 +202,7 @@ class _Counter:
             args[bias : bias + 1] = [None] if len(args) > bias else []
             assert callable(node.target)
             self.total = self.total + node.target(*args, **node.kwargs).sum()
-        else:
-            kind = "dense"
-        self.becomes[node.name] = (kind, outputs * fan_in)
+        self._note(node, kind, outputs * fan_in)
 
     def _weight(self, node: Node) -> Tensor:
         holder = node.args[WEIGHTED[node.target][0]]
@@ -177,22 +217,17 @@ class _Counter:
             self.shapes[node], device=self.like.device, dtype=self.like.dtype, requires_grad=True
         )
         self.sources[node.name] = self.values[node] = leaf
-        self.carries_spikes[node] = True
-
-    def _all_spikes(self, node: Node) -> bool:
-        signals = [
-            n for n in node.all_input_nodes if self.depends[n] in (Depends.TIME, Depends.IMAGE)
-        ]
-        return all(self.carries_spikes[n] for n in signals)
 
     def _value(self, node: Any) -> Any:
         """Return the part of a value that spikes make up; of anything else, nothing."""
         if not isinstance(node, Node):
             return node
         if self.depends[node] == Depends.SIZES:
-            return self.shapes[node]
+            return size_of(node, 1)
         if node in self.values:
             return self.values[node]
+        if node.op == "get_attr" and not fetch(self.net, node).is_floating_point():
+            return fetch(self.net, node)  # says where values go
         return self._zeros(self.shapes[node])
 
     def _zeros(self, shape: Any) -> Any:
@@ -213,9 +248,13 @@ class _Counter:
             return self._value(signals[0])
         if node.target in POOLING:
             return _sum_pool(node, args)
-        if node.target in SHAPES:
-            return node.target(*args, **map_arg(node.kwargs, self._value))
-        return self._value(node)
+        return node.target(*args, **map_arg(node.kwargs, self._value))
+
+
+def _values(shape: Any) -> int:
+    """Return how many values a tensor holds, or the parts of a tuple together."""
+    parts = bool(shape) and isinstance(shape[0], tuple)
+    return sum(_values(part) for part in shape) if parts else prod(shape)
 
 
 def _of_image(fan_out: Tensor) -> Tensor:
@@ -230,6 +269,12 @@ def _sum_pool(node: Node, args: tuple[Any, ...]) -> Tensor:
     if node.target is aten.avg_pool2d.default:
         given = [*args, *[[], 0, False, True][len(args) - 2 :]]
         summed: Tensor = aten.avg_pool2d.default(*given[:6], divisor_override=1)
+        return summed
+    if node.target is aten.avg_pool1d.default:  # the same window in a plane one pixel high
+        window = [[1, *args[1]], [1, *(args[2] if len(args) > 2 else args[1])]]
+        rest = [[0, *args[3]], *args[4:6]] if len(args) > 3 else []
+        given = [x.unsqueeze(-2), *window, *[*rest, *[[0, 0], False, True][len(rest) :]]]
+        summed = aten.avg_pool2d.default(*given, divisor_override=1).squeeze(-2)
         return summed
     pooled: Tensor = node.target(*args, **node.kwargs)
     if node.target is aten.sum.dim_IntList:

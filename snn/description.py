@@ -6,7 +6,7 @@ never imported and never evaluated.
 
 from __future__ import annotations
 
-from dataclasses import asdict, is_dataclass
+from dataclasses import asdict
 from keyword import iskeyword
 from typing import Any
 
@@ -14,27 +14,24 @@ import torch
 from torch import nn
 from torch.fx import Graph, GraphModule, Node
 
-from .dynamics import Firing, HardReset, SoftReset
+from .burst import Burst
 from .errors import StorageError
+from .graded import Graded
 from .network import SpikingNetwork
-from .neurons import IF, LIF, CumulativeMaxPool2d, Neuron, SignedIF
+from .neurons import IF, LIF, Neuron, SignedIF
 from .ops import BY_NAME
+from .poisson import Poisson
 from .report import Report, Row
-from .surrogate import ATan, PiecewiseLinear, Rectangle, Sigmoid, SuperSpike, Triangle
+from .settings import decode, encode
 
-SCHEMA = "spiketune/1"
+SCHEMA = "spiketune/2"
 
-NEURONS: dict[str, type[Neuron]] = {cls.__name__: cls for cls in (IF, LIF, SignedIF)}
+NEURONS: dict[str, type[Neuron]] = {cls.__name__: cls for cls in (IF, LIF, SignedIF, Graded, Burst)}
 NORMS: dict[str, type[nn.modules.batchnorm._BatchNorm]] = {
     cls.__name__: cls for cls in (nn.BatchNorm1d, nn.BatchNorm2d)
 }
-SETTINGS: dict[str, type] = {
-    cls.__name__: cls
-    for cls in (
-        Firing, HardReset, SoftReset,
-        ATan, PiecewiseLinear, Rectangle, Sigmoid, SuperSpike, Triangle,
-    )
-}  # fmt: skip
+UNITS: dict[str, type[nn.Module]] = {"MaxPool2d": nn.MaxPool2d, "Poisson": Poisson}
+_POOL = ("kernel_size", "stride", "padding", "dilation", "ceil_mode")
 
 
 def describe(snn: SpikingNetwork) -> dict[str, Any]:
@@ -46,6 +43,7 @@ def describe(snn: SpikingNetwork) -> dict[str, Any]:
         "schema": SCHEMA,
         "steps": snn.steps,
         "drive": snn.drive,
+        "readout": encode(snn.readout),
         "input_shape": list(snn.input_shape),
         "tensors": {
             name: {
@@ -98,6 +96,7 @@ def rebuild(data: dict[str, Any], origin: str) -> SpikingNetwork:
         net,
         steps=data["steps"],
         drive=data["drive"],
+        readout=decode(data["readout"], origin),
         input_shape=tuple(data["input_shape"]),
         report=Report(tuple(Row(**row) for row in data["report"])),
         pretrained_cfg=data["pretrained_cfg"],
@@ -121,50 +120,25 @@ def revive(data: dict[str, Any], state: dict[str, torch.Tensor], training: bool)
     return snn.train(training)
 
 
-def encode(value: object) -> Any:
-    """Return a settings dataclass as JSON data, its type under ``_type``.
-
-    Example:
-        >>> encode(HardReset(to=0.5))
-        {'_type': 'HardReset', 'to': 0.5}
-    """
-    if is_dataclass(value) and not isinstance(value, type):
-        fields = {name: encode(getattr(value, name)) for name in value.__dataclass_fields__}
-        return {"_type": type(value).__name__, **fields}
-    return value
-
-
-def decode(data: Any, origin: str) -> Any:
-    """Return the settings that ``encode`` wrote; only registered types are known.
-
-    Example:
-        >>> decode({"_type": "HardReset", "to": 0.5}, "file")
-        HardReset(to=0.5)
-    """
-    if not isinstance(data, dict):
-        return data
-    name = data.get("_type")
-    if name not in SETTINGS:
-        raise StorageError(f"{origin}: unknown settings {name!r}; install the spiketune it needs")
-    fields = {key: decode(value, origin) for key, value in data.items() if key != "_type"}
-    return SETTINGS[name](**fields)
-
-
 def _describe_unit(unit: nn.Module, path: str) -> dict[str, Any]:
     kind = type(unit).__name__
     if isinstance(unit, Neuron) and kind in NEURONS:
-        limit = {"limit": unit.limit} if isinstance(unit, SignedIF) else {}
         return {
-            "type": kind, "ceiling": unit.ceiling, "folded": unit.folded,
-            "firing": encode(unit.firing), **limit,
-        }  # fmt: skip
-    if isinstance(unit, CumulativeMaxPool2d):
-        names = ("kernel_size", "stride", "padding", "dilation", "ceil_mode")
-        return {"type": kind, **{name: getattr(unit, name) for name in names}}
+            "type": kind,
+            **{name: encode(getattr(unit, name)) for name in _plain_settings(unit)},
+        }
+    if isinstance(unit, nn.MaxPool2d):
+        return {"type": kind, **{name: getattr(unit, name) for name in _POOL}}
+    if isinstance(unit, Poisson):
+        return {"type": kind, "scale": unit.scale, "seed": unit.seed}
     if isinstance(unit, nn.modules.batchnorm._BatchNorm) and kind in NORMS:
         return {"type": kind, "num_features": unit.num_features, "eps": unit.eps,
                 "momentum": unit.momentum}  # fmt: skip
     raise StorageError(f"{path}: a {kind} cannot be saved; only registered units can")
+
+
+def _plain_settings(unit: Neuron) -> list[str]:
+    return [name for name in unit.settings if not isinstance(getattr(unit, name), torch.Tensor)]
 
 
 def _rebuild_unit(
@@ -173,18 +147,21 @@ def _rebuild_unit(
     data = dict(data)
     kind = data.pop("type")
     if kind in NEURONS:
-        for name in ("threshold", "leak", "initial"):
+        for name in ("threshold", "leak", "initial", "ceiling"):
             if f"{path}.{name}" in tensors:
                 data[name] = torch.ones(tensors[f"{path}.{name}"]["shape"])
-        data["firing"] = decode(data["firing"], origin)
-        unit: nn.Module = NEURONS[kind](**data)
+        settings = {
+            key: decode(value, origin) if isinstance(value, dict) else value
+            for key, value in data.items()
+        }
+        unit: nn.Module = NEURONS[kind](**settings)
         for name, parameter in unit.named_parameters():
             parameter.requires_grad = tensors[f"{path}.{name}"]["trained"]
         return unit
     if kind in NORMS:
         return NORMS[kind](**data)
-    if kind == CumulativeMaxPool2d.__name__:
-        return CumulativeMaxPool2d(**data)
+    if kind in UNITS:
+        return UNITS[kind](**data)
     raise StorageError(f"{origin}: unknown unit {kind!r}; install the spiketune that wrote it")
 
 
@@ -202,23 +179,34 @@ def _holder(root: nn.Module, path: str) -> nn.Module:
     return root
 
 
+_META = ("path", "batch", "along", "size")
+
+
 def _describe_node(node: Node) -> dict[str, Any]:
     def plain(value: Any) -> Any:
         if isinstance(value, Node):
             return {"node": value.name}
+        if isinstance(value, dict):
+            return {"dict": {key: plain(item) for key, item in value.items()}}
+        if isinstance(value, tuple) and node.op == "output":
+            return {"tuple": [plain(item) for item in value]}
         if isinstance(value, list | tuple):
             return [plain(item) for item in value]
         if value is None or isinstance(value, bool | int | float | str):
             return value
+        if isinstance(value, torch.dtype | torch.layout):
+            return {"torch": str(value).removeprefix("torch.")}
+        if isinstance(value, torch.device):
+            return {"device": str(value)}
         raise StorageError(f"{node.name}: an argument of type {type(value).__name__} is not data")
 
     return {
         "name": node.name,
         "op": node.op,
         "target": str(node.target) if node.op != "call_function" else _name_of(node),
-        "args": plain(node.args),
+        "args": [plain(arg) for arg in node.args],
         "kwargs": {key: plain(value) for key, value in node.kwargs.items()},
-        "path": node.meta.get("path", ""),
+        "meta": {key: node.meta[key] for key in _META if key in node.meta},
     }
 
 
@@ -266,16 +254,28 @@ def _rebuild_graph(data: dict[str, Any], origin: str) -> Graph:
     known: dict[str, Node] = {}
 
     def value(arg: Any) -> Any:
-        if isinstance(arg, dict):
-            return known[arg["node"]]
-        return [value(item) for item in arg] if isinstance(arg, list) else arg
+        if isinstance(arg, list):
+            return [value(item) for item in arg]
+        if not isinstance(arg, dict):
+            return arg
+        ((kind, held),) = arg.items()
+        if kind == "node":
+            return known[held]
+        if kind == "dict":
+            return {key: value(item) for key, item in held.items()}
+        if kind == "tuple":
+            return tuple(value(item) for item in held)
+        found = torch.device(held) if kind == "device" else getattr(torch, str(held), None)
+        if not isinstance(found, torch.dtype | torch.layout | torch.device):
+            raise StorageError(f"{origin}: {held!r} is no type of tensor; the file is none of ours")
+        return found
 
     for item in data["nodes"]:
         target = _checked_target(item, data, origin)
         args = tuple(value(arg) for arg in item["args"])
         kwargs = {key: value(arg) for key, arg in item["kwargs"].items()}
         node = graph.create_node(item["op"], target, args, kwargs, name=item["name"])
-        node.meta = {"path": item["path"]}
+        node.meta = {key: item["meta"][key] for key in _META if key in item["meta"]}
         known[item["name"]] = node
     kinds = [item["op"] for item in data["nodes"]]
     if kinds.count("placeholder") != 1 or kinds.count("output") != 1 or kinds[-1] != "output":

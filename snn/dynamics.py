@@ -22,7 +22,8 @@ class State(NamedTuple):
 
     Attributes:
         membrane: ``v``, ``[B, ...]``.
-        tracer: sum of the signed spikes so far, for the signed neuron only.
+        tracer: sum of the spikes so far, for neurons that may take them back.
+        count: steps so far, where a step depends on it.
 
     Example:
         >>> State(torch.zeros(1)).tracer is None
@@ -31,6 +32,7 @@ class State(NamedTuple):
 
     membrane: Tensor
     tracer: Tensor | None = None
+    count: int = 0  # type: ignore[assignment]  # shadows tuple.count
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,7 @@ def fold(snn: SpikingNetwork) -> SpikingNetwork:
         unit.folded = True
     folded.net.graph.lint()
     folded.net.recompile()
-    folded._program = None
+    folded.refresh()
     return folded
 
 
@@ -60,6 +60,9 @@ class _Folder:
         channels = scale.expand(sample).reshape(sample[0], -1)
         uniform = bool((channels == channels[:, :1]).all())
         for user in list(node.users):
+            last = scale.expand(sample).reshape(-1, sample[-1])
+            if self._weigh_last(user, node, last):
+                continue
             if not uniform:
                 self._insert(user, node, scale)
             elif not self._weigh(user, node, channels[:, 0]):
@@ -81,21 +84,27 @@ class _Folder:
         else:
             self._insert(user, node, scale.view(-1, *[1] * (len(before) - 2)))
 
+    def _weigh_last(self, user: Node, node: Node, last: Tensor) -> bool:
+        """Fold a scale along the last dimension into a linear layer; False where it cannot be."""
+        if user.target is not aten.linear.default or user.args[0] is not node:
+            return False
+        holder = user.args[1]
+        assert isinstance(holder, Node)
+        if holder.op != "get_attr" or not bool((last == last[:1]).all()):
+            return False
+        weight = fetch(self.net, holder).detach()
+        with self.net.graph.inserting_before(user):
+            user.update_arg(1, self._parameter(f"{user.name}_folded", weight * last[0]))
+        return True
+
     def _weigh(self, user: Node, node: Node, scale: Tensor) -> bool:
-        """Fold ``scale [C]`` into a convolution or linear layer; False where it cannot be."""
+        """Fold ``scale [C]`` into a convolution; False where it cannot be."""
         holder = user.args[1] if len(user.args) > 1 else None
         if not isinstance(holder, Node) or holder.op != "get_attr" or user.args[0] is not node:
             return False
-        weight = fetch(self.net, holder).detach()
-        if user.target in CONVOLUTIONS:
-            groups = int(user.args[6]) if len(user.args) > 6 else 1  # type: ignore[arg-type]
-            by_group = weight.view(groups, -1, *weight.shape[1:])
-            factor = scale.view(groups, 1, -1, *[1] * (weight.dim() - 2))
-            new = (by_group * factor).view_as(weight)
-        elif user.target is aten.linear.default and len(self.shapes[node]) == 2:
-            new = weight * scale
-        else:
+        if user.target not in CONVOLUTIONS:
             return False
+        new = scaled_inputs(user, fetch(self.net, holder).detach(), scale)
         with self.net.graph.inserting_before(user):
             user.update_arg(1, self._parameter(f"{user.name}_folded", new))
         return True
@@ -112,3 +121,21 @@ class _Folder:
             name += "_"
         self.net.register_parameter(name, nn.Parameter(value.clone(), requires_grad=False))
         return self.net.graph.get_attr(name)
+
+
+def scaled_inputs(layer: Node, weight: Tensor, scale: Tensor) -> Tensor:
+    """Return the weight of a convolution or linear layer times ``scale [C]`` over its inputs.
+
+    Example:
+        >>> import torch
+        >>> from torch.fx import Graph
+        >>> layer = Graph().call_function(aten.linear.default, (None, None))
+        >>> scaled_inputs(layer, torch.ones(1, 2), torch.tensor([2.0, 3.0])).tolist()
+        [[2.0, 3.0]]
+    """
+    if layer.target not in CONVOLUTIONS:
+        return weight * scale
+    groups = int(layer.args[6]) if len(layer.args) > 6 else 1  # type: ignore[arg-type]
+    by_group = weight.view(groups, -1, *weight.shape[1:])
+    factor = scale.view(groups, 1, -1, *[1] * (weight.dim() - 2))
+    return (by_group * factor).view_as(weight)

@@ -9,11 +9,14 @@ import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule, Node
 
+from .chunk import Moment, States
 from .errors import SpiketuneError
 from .modes import evaluating
 from .neurons import Neuron
-from .program import Monitor, Program, States
+from .program import Monitor, Program
+from .readout import Mean, Readout
 from .report import Report
+from .trees import over_leaves
 
 # Enough steps at once to keep the convolutions busy, few enough that memory does not grow with T.
 CHUNK = 8
@@ -26,11 +29,14 @@ class SpikingNetwork(nn.Module):
     ``drive = D`` image and biases act during the first ``D`` steps only, and
     ``y(t) = 1/min(t, D) Σ_{k<=t} o(k)``. Every call starts from fresh membranes.
 
+    A network that returns tensors in tuples, lists or dicts answers in the same structure.
+
     Args:
         net: graph of known operations and units (see ``ops`` and ``neurons``).
         steps: default number of steps, ``T``.
         input_shape: ``(C, H, W)`` of the images it was made for.
         drive: steps during which image and biases act; None for always.
+        readout: how the answer is read off the outputs; their mean by default.
         report: what became what.
         pretrained_cfg: preprocessing of the images as timm names it (``input_size``, ``mean``,
             ``std``, ...), so that whoever loads the network knows how to feed it.
@@ -55,6 +61,7 @@ class SpikingNetwork(nn.Module):
         steps: int,
         input_shape: tuple[int, ...],
         drive: int | None = None,
+        readout: Readout = Mean(),  # noqa: B008 (frozen)
         report: Report | None = None,
         pretrained_cfg: dict[str, Any] | None = None,
         about: dict[str, str | int | float] | None = None,
@@ -63,6 +70,7 @@ class SpikingNetwork(nn.Module):
         self.net = net
         self.steps = check_steps(steps)
         self.drive = None if drive is None else check_steps(drive, "drive")
+        self.readout = readout
         self.input_shape = input_shape
         self.report = report or Report(())
         self.pretrained_cfg = {"input_size": input_shape, **plain_cfg(pretrained_cfg)}
@@ -75,6 +83,10 @@ class SpikingNetwork(nn.Module):
         if self._program is None:
             self._program = Program(self.net.graph, self.net)
         return self._program
+
+    def refresh(self) -> None:
+        """Forget the sorted graph, after the graph or its units have been exchanged."""
+        self._program = None
 
     def shapes(self, batch: int = 1) -> dict[Node, Any]:
         """Return every value's shape, and every size's number, for so many images.
@@ -98,12 +110,16 @@ class SpikingNetwork(nn.Module):
             if isinstance(unit, Neuron):
                 yield node, unit
 
-    def forward(self, x: Tensor, steps: int | None = None) -> Tensor:
+    def forward(self, x: Tensor, steps: int | None = None) -> Any:
         """Return the answer ``[B, classes]`` after ``steps`` steps, ``self.steps`` by default."""
         steps = check_steps(self.steps if steps is None else steps)
-        total = sum(outputs.sum(0) for outputs in self.outputs(x, steps))
-        assert isinstance(total, Tensor)
-        return total / min(steps, self.drive or steps)
+        if not isinstance(self.readout, Mean):
+            return over_leaves(lambda curve: curve[-1], self.unroll(x, steps))
+        chunks = self.outputs(x, steps)
+        total = over_leaves(lambda out: out.sum(0), next(chunks))
+        for chunk in chunks:
+            total = over_leaves(lambda so_far, out: so_far + out.sum(0), total, chunk)
+        return over_leaves(lambda sent: sent / min(steps, self.drive or steps), total)
 
     def unroll(
         self,
@@ -112,7 +128,7 @@ class SpikingNetwork(nn.Module):
         *,
         chunk: int | None = None,
         monitor: Monitor | None = None,
-    ) -> Tensor:
+    ) -> Any:
         """Return the whole curve: ``curve[t]`` is the answer after ``t + 1`` steps.
 
         Args:
@@ -122,16 +138,15 @@ class SpikingNetwork(nn.Module):
             monitor: called with each unit's name and output ``[T', B, ...]``, chunk by chunk.
 
         Returns:
-            Answers ``[T, B, classes]``.
+            Answers ``[T, B, classes]``, in the structure that the network returns.
 
         Raises:
             SpiketuneError: on steps below 1 or images of another shape.
         """
         steps = check_steps(self.steps if steps is None else steps)
-        outputs = torch.cat(list(self.outputs(x, steps, chunk=chunk, monitor=monitor)))
-        count = torch.arange(1, steps + 1, device=outputs.device, dtype=outputs.dtype)
-        count = count.clamp_max(self.drive or steps)
-        return outputs.cumsum(0) / count.view(-1, *[1] * (outputs.dim() - 1))
+        chunks = list(self.outputs(x, steps, chunk=chunk, monitor=monitor))
+        outputs = over_leaves(lambda *parts: torch.cat(parts), *chunks)
+        return over_leaves(lambda out: self.readout(out, self.drive), outputs)
 
     def outputs(
         self,
@@ -140,7 +155,7 @@ class SpikingNetwork(nn.Module):
         *,
         chunk: int | None = None,
         monitor: Monitor | None = None,
-    ) -> Iterator[Tensor]:
+    ) -> Iterator[Any]:
         """Yield the raw outputs ``[T', B, classes]`` chunk by chunk; see ``unroll``."""
         self._check_images(x)
         if chunk is not None:
@@ -153,12 +168,13 @@ class SpikingNetwork(nn.Module):
         while done < steps:
             driven = self.drive is None or done < self.drive
             end = min(steps, done + longest, self.drive if driven and self.drive else steps)
-            out, states = self.program.run(stem, end - done, states, driven=driven, monitor=monitor)
+            moment = Moment(end - done, driven, self.drive)
+            out, states = self.program.run(stem, states, moment, monitor=monitor)
             # Half precision, as autocast leaves it, is too coarse to sum over time.
-            yield out.to(torch.promote_types(out.dtype, torch.float32))
+            yield over_leaves(lambda o: o.to(torch.promote_types(o.dtype, torch.float32)), out)
             done = end
 
-    def ann(self, x: Tensor, observe: Monitor | None = None) -> Tensor:
+    def ann(self, x: Tensor, observe: Monitor | None = None) -> Any:
         """Return what the network tends to: its own graph with activations in place of neurons."""
         self._check_images(x)
         return self.program.ann(x, observe)

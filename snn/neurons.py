@@ -12,7 +12,6 @@ from abc import ABC, abstractmethod
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from .dynamics import Firing, SoftReset, State, if_step, lif_step, over_time, signed_if_step
 from .errors import SpiketuneError
@@ -43,7 +42,10 @@ class Neuron(Temporal):
             a layer, ``[C, 1, 1]`` for channels, ``[C, H, W]`` for neurons.
         initial: membrane at the start, in thresholds; ``0.5`` rounds where ``0`` floors (Deng &
             Gu 2021; Bu et al. 2022).
-        ceiling: largest value of the activation replaced (6 for ReLU6), None for ReLU.
+        floor: least value of the activation replaced: 0 for ReLU, None for a neuron that sends
+            a signed value on as it is.
+        ceiling: its largest value (6 for ReLU6), None for no bound; a tensor where channels
+            differ.
         firing: reset, comparison, surrogate.
         folded: emit bare ``s`` instead of ``θ s``, because the next weights hold ``θ``.
 
@@ -57,12 +59,16 @@ class Neuron(Temporal):
         0.25
     """
 
+    # What describes a neuron beside its tensors: arguments and attributes of these names.
+    settings: tuple[str, ...] = ("floor", "ceiling", "firing", "folded")
+
     def __init__(
         self,
         threshold: Tensor,
         *,
         initial: Tensor | float = 0.0,
-        ceiling: float | None = None,
+        floor: float | None = 0.0,
+        ceiling: Tensor | float | None = None,
         firing: Firing | None = None,
         folded: bool = False,
     ) -> None:
@@ -73,9 +79,18 @@ class Neuron(Temporal):
         start = torch.as_tensor(initial, dtype=threshold.dtype, device=threshold.device)
         self.register_buffer("initial", start.detach().clone())
         self.initial: Tensor
-        self.ceiling = ceiling
+        self.floor = floor
+        self.set_ceiling(ceiling)
         self.firing = firing or Firing()
         self.folded = folded
+
+    def set_ceiling(self, ceiling: Tensor | float | None) -> None:
+        """Set the activation's largest value; a tensor is kept as a buffer, as thresholds are."""
+        self.__dict__.pop("ceiling", None)
+        if isinstance(ceiling, Tensor):
+            self.register_buffer("ceiling", ceiling.detach().clone())
+        else:
+            self.ceiling: Tensor | float | None = ceiling
 
     def start(self, current: Tensor) -> State:
         """Return the state before the first step, shaped after ``current [T, B, ...]``."""
@@ -95,16 +110,28 @@ class Neuron(Temporal):
         return (spikes / self.threshold if self.folded else spikes), state
 
     def ann(self, x: Tensor) -> Tensor:
-        """Return the activation that this neuron replaces, ReLU or ReLU with a ceiling.
+        """Return the activation that this neuron stands for, ``clamp(x, floor, ceiling)``.
 
         A folded neuron answers in thresholds, as its spikes do.
         """
-        active = x.clamp(0, self.ceiling)
+        active = self.activation(x)
         return active / self.threshold if self.folded else active
+
+    def activation(self, x: Tensor) -> Tensor:
+        """Return ``clamp(x, floor, ceiling)``, in the units of the current."""
+        active = x if self.floor is None else x.clamp_min(self.floor)
+        if isinstance(self.ceiling, Tensor):
+            return active.minimum(self.ceiling)
+        return active if self.ceiling is None else active.clamp_max(self.ceiling)
+
+    def events(self, spikes: Tensor, first: int = 0) -> Tensor:
+        """Return how many spikes each output ``[T, B, ...]``, sent from step ``first``, holds."""
+        return spikes != 0
 
     def extra_repr(self) -> str:
         """Say the shape of the thresholds and what was set."""
-        return f"threshold={list(self.threshold.shape)}, ceiling={self.ceiling}, {self.firing}"
+        bounds = f"floor={self.floor}, ceiling={self.ceiling}"
+        return f"threshold={list(self.threshold.shape)}, {bounds}, {self.firing}"
 
 
 class IF(Neuron):
@@ -128,6 +155,7 @@ class LIF(Neuron):
         threshold: as in ``Neuron``.
         leak: ``λ`` in (0, 1], what remains of the membrane after one step.
         initial: as in ``Neuron``.
+        floor: as in ``Neuron``.
         ceiling: as in ``Neuron``.
         firing: as in ``Neuron``.
         folded: as in ``Neuron``.
@@ -147,11 +175,14 @@ class LIF(Neuron):
         *,
         leak: Tensor | float,
         initial: Tensor | float = 0.0,
-        ceiling: float | None = None,
+        floor: float | None = 0.0,
+        ceiling: Tensor | float | None = None,
         firing: Firing | None = None,
         folded: bool = False,
     ) -> None:
-        super().__init__(threshold, initial=initial, ceiling=ceiling, firing=firing, folded=folded)
+        super().__init__(
+            threshold, initial=initial, floor=floor, ceiling=ceiling, firing=firing, folded=folded
+        )
         value = torch.as_tensor(leak, dtype=threshold.dtype, device=threshold.device)
         if not bool(((value > 0) & (value <= 1)).all()):
             raise SpiketuneError("a leak must lie in (0, 1]; 1 means a neuron without leak")
@@ -169,6 +200,7 @@ class SignedIF(Neuron):
         threshold: as in ``Neuron``.
         limit: most spikes the tracer may hold, None for no bound.
         initial: as in ``Neuron``.
+        floor: as in ``Neuron``.
         ceiling: as in ``Neuron``.
         firing: as in ``Neuron``; a hard reset is refused, the tracer would lose count.
         folded: as in ``Neuron``.
@@ -182,17 +214,22 @@ class SignedIF(Neuron):
         [1.0, -1.0, 0.0]
     """
 
+    settings = (*Neuron.settings, "limit")
+
     def __init__(
         self,
         threshold: Tensor,
         *,
         limit: int | None = None,
         initial: Tensor | float = 0.0,
-        ceiling: float | None = None,
+        floor: float | None = 0.0,
+        ceiling: Tensor | float | None = None,
         firing: Firing | None = None,
         folded: bool = False,
     ) -> None:
-        super().__init__(threshold, initial=initial, ceiling=ceiling, firing=firing, folded=folded)
+        super().__init__(
+            threshold, initial=initial, floor=floor, ceiling=ceiling, firing=firing, folded=folded
+        )
         if not isinstance(self.firing.reset, SoftReset):
             raise SpiketuneError("a signed neuron resets softly; use Firing(reset=SoftReset())")
         self.limit = limit
@@ -205,63 +242,3 @@ class SignedIF(Neuron):
     def step(self, current: Tensor, state: State) -> tuple[Tensor, State]:
         """Advance one step."""
         return signed_if_step(current, state, self.threshold, self.limit, self.firing)
-
-
-class CumulativeMaxPool2d(Temporal):
-    """Max-pool of a signal over time: ``y(t) = pool(Σ_{k<=t} x(k)) - pool(Σ_{k<t} x(k))``.
-
-    The sum of the outputs telescopes to the pooled sum of the inputs, so that, unlike the maximum
-    of single steps, the time average is exactly the ANN's max-pool of the time average.
-
-    Args:
-        kernel_size: as in ``torch.nn.functional.max_pool2d``, like the four that follow.
-        stride: see above.
-        padding: see above.
-        dilation: see above.
-        ceil_mode: see above.
-
-    Source: gating by accumulated sums, Rueckauer et al. 2017, section 2.2.4.
-
-    Example:
-        >>> pool = CumulativeMaxPool2d([2, 2], [2, 2])
-        >>> y, _ = pool(torch.rand(5, 1, 3, 4, 4))
-        >>> list(y.shape)
-        [5, 1, 3, 2, 2]
-    """
-
-    def __init__(
-        self,
-        kernel_size: list[int],
-        stride: list[int] | None = None,
-        padding: list[int] | int = 0,
-        dilation: list[int] | int = 1,
-        ceil_mode: bool = False,
-    ) -> None:
-        super().__init__()
-        self.kernel_size, self.stride = kernel_size, stride or kernel_size
-        self.padding, self.dilation, self.ceil_mode = padding, dilation, ceil_mode
-
-    def ann(self, x: Tensor) -> Tensor:
-        """Return the max-pool of ``x [B, C, H, W]``."""
-        return functional.max_pool2d(
-            x, self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode
-        )
-
-    def forward(self, x: Tensor, state: State | None = None) -> tuple[Tensor, State]:
-        """Run ``x [T, B, C, H, W]``; the state's membrane is the sum of the inputs so far."""
-        x = x.to(torch.promote_types(x.dtype, torch.float32))
-        before = State(torch.zeros_like(x[0])) if state is None else state
-        # Step by step: cumsum would round differently with every length of a chunk.
-        sums, after = over_time(_accumulate, x, before)
-        sums = torch.cat([before.membrane.unsqueeze(0), sums])
-        pooled = self.ann(sums.flatten(0, 1))
-        return pooled.view(*sums.shape[:2], *pooled.shape[1:]).diff(dim=0), after
-
-    def extra_repr(self) -> str:
-        """Say the window."""
-        return f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}"
-
-
-def _accumulate(current: Tensor, state: State) -> tuple[Tensor, State]:
-    total = state.membrane + current
-    return total, State(total)

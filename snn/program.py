@@ -1,78 +1,27 @@
 """Run a graph over time: what depends on the image alone once, the rest step by step in chunks.
 
-Stateless operations see time folded into the batch, ``[T*B, ...]``; units with a memory see
-``[T, B, ...]``. With a constant image everything before the first neuron, the stem, has the same
-value at every step and is computed once.
+With a constant image everything before the first neuron, the stem, has the same value at every step
+and is computed once. How each kind of node runs on the steps of a chunk is told in ``chunk``.
 """
 
 from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Iterable
-from enum import Enum
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.fx import Graph, Node
 from torch.fx.node import Argument, map_arg
-from torch.nn import Module
+from torch.nn import MaxPool2d, Module
 
-from .dynamics import State
+from .chunk import Chunk, Moment, States, Values, leads, only_input, size_of
+from .dependencies import SIGNALS, Depends, dependencies, is_linear
 from .neurons import Temporal
-from .ops import MAXIMA, RUNNABLE, SCALARS, SUMS, WEIGHTED, aten
+from .ops import SUMS, WEIGHTED
 
 Monitor = Callable[[str, Tensor], None]
-States = dict[str, State]
-Values = dict[Node, Any]
-
-
-class Depends(Enum):
-    """What the value of a node depends on."""
-
-    PARAMETERS = 0
-    SIZES = 1
-    IMAGE = 2
-    TIME = 3
-
-
-def dependencies(graph: Graph, root: Module) -> dict[Node, Depends]:
-    """Return for each node what its value depends on.
-
-    Example:
-        >>> from spiketune.snn.reading import read
-        >>> net = read(torch.nn.Conv2d(1, 1, 3), torch.rand(2, 1, 8, 8))
-        >>> {n.op: d.name for n, d in dependencies(net.graph, net).items()}["call_function"]
-        'IMAGE'
-    """
-    found: dict[Node, Depends] = {}
-    for node in graph.nodes:
-        if node.op == "placeholder":
-            found[node] = Depends.IMAGE
-        elif node.op == "get_attr":
-            found[node] = Depends.PARAMETERS
-        elif node.op == "call_module" and isinstance(root.get_submodule(node.target), Temporal):
-            found[node] = Depends.TIME
-        elif _is_scalar(node, found):
-            found[node] = Depends.SIZES
-        else:
-            # A constant stretched to the batch's size is one value an image, so SIZES < IMAGE.
-            inputs = {found[n] for n in node.all_input_nodes}
-            if inputs == {Depends.PARAMETERS, Depends.SIZES}:
-                inputs = {Depends.IMAGE}
-            depends = max(inputs, key=lambda d: d.value, default=Depends.PARAMETERS)
-            unknown = node.op == "call_function" and node.target not in RUNNABLE
-            # What has no rule is not known to be the same at every step.
-            found[node] = Depends.TIME if unknown and depends == Depends.IMAGE else depends
-    return found
-
-
-def _is_scalar(node: Node, found: dict[Node, Depends]) -> bool:
-    if node.target is aten.sym_size.int:
-        return True
-    inputs = node.all_input_nodes
-    arithmetic = node.op == "call_function" and node.target in SCALARS
-    return arithmetic and bool(inputs) and all(found[n] == Depends.SIZES for n in inputs)
 
 
 class Program:
@@ -91,14 +40,18 @@ class Program:
 
     def __init__(self, graph: Graph, root: Module) -> None:
         self._root = root
-        self._depends = dependencies(graph, root)
-        self._nodes = [n for n in graph.nodes if n.op != "output"]
+        self.depends = dependencies(graph, root)
+        self.nodes = [n for n in graph.nodes if n.op != "output"]
         (output,) = [n for n in graph.nodes if n.op == "output"]
-        self._output: Node = output.args[0]
-        self._body = [n for n in self._nodes if self._depends[n] in (Depends.TIME, Depends.SIZES)]
-        self._undriven = {n: _undriven_args(n, self._depends) for n in self._body}
-        self._free_all = _last_uses(self._nodes, self._output)
-        self._free_body = _last_uses(self._body, self._output)
+        self._output = output.args[0]
+        (self.image,) = graph.find_nodes(op="placeholder")
+        wanted = output.all_input_nodes
+        self.body = [n for n in self.nodes if self.depends[n] == Depends.TIME]
+        self._undriven = {n: _undriven_args(n, self.depends) for n in self.body}
+        self._free_all = _last_uses(self.nodes, wanted)
+        self._free_body = _last_uses(self.body, wanted)
+        self._by_step = {n for n in self.body if _must_go_by_step(n, self.depends)}
+        self._linear = {n for n in self.body if is_linear(n, self.depends)}
 
     def shapes(self, image: Tensor) -> dict[Node, Any]:
         """Run once on ``image`` and return every tensor's shape and every size's number."""
@@ -115,7 +68,7 @@ class Program:
         image: Tensor,
         observe: Monitor | None = None,
         record: Callable[[Node, Any], None] | None = None,
-    ) -> Tensor:
+    ) -> Any:
         """Run once as an ANN, each unit replaced by what it stands for.
 
         Args:
@@ -124,129 +77,116 @@ class Program:
             record: called with every node and its value.
 
         Returns:
-            The answer, ``[B, ...]``.
+            The answer, ``[B, ...]``, in the structure that the network returns.
         """
         values: Values = {}
-        for node in self._nodes:
-            if self._depends[node] == Depends.TIME and self._is_unit(node):
-                unit = self._root.get_submodule(str(node.target))
-                assert isinstance(unit, Temporal)
-                current = values[only_input(node)]
-                if observe is not None:
-                    observe(node.name, current)
-                values[node] = unit.ann(current)
-            else:
-                values[node] = self._call(node, lambda n: values[n], image)
+        for node in self.nodes:
+            if observe is not None and self.is_unit(node):
+                observe(node.name, values[only_input(node)])
+            values[node] = self.value(node, values, image)
             if record is not None:
                 record(node, values[node])
             _free(values, self._free_all.get(node, ()))
-        answer: Tensor = values[self._output]
-        return answer
+        return map_arg(self._output, lambda n: values[n])
 
     def stem(self, image: Tensor) -> Values:
         """Compute what depends on the image alone, ``[B, ...]``, as far as the body needs it."""
         values: Values = {}
-        for node in self._nodes:
-            known = self._depends[node] != Depends.TIME and all(
-                n in values for n in node.all_input_nodes
-            )  # the size of a value of the body is known in the body only
-            if known:
-                values[node] = self._call(node, lambda n: values[n], image)
-        needed = {n for node in self._body for n in node.all_input_nodes}
-        return {node: value for node, value in values.items() if node in needed}
+        for node in self.nodes:
+            if self.depends[node] != Depends.TIME:
+                values[node] = self.value(node, values, image)
+        needed = {n for node in self.body for n in node.all_input_nodes}
+        needed |= set(map_nodes(self._output))
+        stem = {node: value for node, value in values.items() if node in needed}
+        stem[self.image] = image  # for its batch size
+        return stem
 
     def run(
         self,
         stem: Values,
-        steps: int,
         states: States,
+        moment: Moment,
         *,
-        driven: bool = True,
         monitor: Monitor | None = None,
-    ) -> tuple[Tensor, States]:
+    ) -> tuple[Any, States]:
         """Run the body for a chunk of steps.
 
         Args:
             stem: from ``stem``.
-            steps: length of the chunk, ``T``.
-            states: of every unit, empty at the start.
-            driven: whether image and biases act; without them only what is under way moves on.
-            monitor: called with the name and the output ``[T, B, ...]`` of each unit and maximum.
+            states: of every unit and function, empty at the start.
+            moment: length of the chunk, ``T``, and whether image and biases act.
+            monitor: called with the name and the output ``[T, B, ...]`` of each unit.
 
         Returns:
-            The outputs ``[T, B, ...]`` and the states after the chunk.
+            The outputs ``[T, B, ...]``, in the structure that the network returns, and the states
+            after the chunk.
         """
-        values: Values = {}
+        chunk = Chunk(self, stem, moment)
         after: States = {}
+        for node in self.body:
+            out = chunk.run(node, states.get(node.name), after)
+            if monitor is not None and isinstance(out, Tensor) and self._is_source(node):
+                monitor(node.name, chunk.over_time(out, node))
+            _free(chunk.values, self._free_body.get(node, ()))
+        return map_arg(self._output, chunk.output), after
 
-        def value_of(node: Node) -> Any:
-            if self._depends[node] == Depends.IMAGE:
-                return _repeat(stem[node] if driven else torch.zeros_like(stem[node]), steps)
-            return values[node] if node in values else stem[node]
+    def is_unit(self, node: Node) -> bool:
+        """Whether a node calls a unit with a memory."""
+        return node.op == "call_module" and isinstance(self.unit(node), Temporal)
 
-        for node in self._body:
-            if self._is_unit(node):
-                unit = self._root.get_submodule(str(node.target))
-                source = only_input(node)
-                if self._depends[source] == Depends.IMAGE:
-                    rest = stem[source] if driven else torch.zeros_like(stem[source])
-                    current = rest.expand(steps, *rest.shape)
-                else:
-                    current = values[source].unflatten(0, (steps, -1))
-                out, after[node.name] = unit(current, states.get(node.name))
-                if monitor is not None:
-                    monitor(node.name, out)
-                values[node] = out.flatten(0, 1)
-            elif node.target is aten.sym_size.int:
-                values[node] = self._size(node, values, stem, steps)
-            else:
-                args = node.args if driven else self._undriven[node]
-                values[node] = self._apply(node, args, value_of)
-                if monitor is not None and node.target in MAXIMA:
-                    monitor(node.name, values[node].unflatten(0, (steps, -1)))
-            _free(values, self._free_body.get(node, ()))
-        return values[self._output].unflatten(0, (steps, -1)), after
+    def unit(self, node: Node) -> Any:
+        """Return the module that a node calls."""
+        return self._root.get_submodule(str(node.target))
 
-    def _is_unit(self, node: Node) -> bool:
-        return node.op == "call_module" and isinstance(
-            self._root.get_submodule(str(node.target)), Temporal
-        )
+    def _is_source(self, node: Node) -> bool:
+        return node.op == "call_module" and isinstance(self.unit(node), Temporal | MaxPool2d)
 
-    def _size(self, node: Node, values: Values, stem: Values, steps: int) -> int:
-        """Return a size as the body sees it, with time folded into the first dimension."""
-        source, dim = only_input(node), int(node.args[1])  # type: ignore[arg-type]
-        if source in values:
-            return int(values[source].shape[dim])
-        return int(stem[source].shape[dim]) * (steps if dim == 0 else 1)
-
-    def _call(self, node: Node, value_of: Callable[[Node], Any], image: Tensor) -> Any:
+    def value(self, node: Node, values: Values, image: Tensor) -> Any:
+        """Return a node's value in the ANN, given those of its inputs."""
         if node.op == "placeholder":
             return image
         if node.op == "get_attr":
             return fetch(self._root, node)
-        return self._apply(node, node.args, value_of)
+        if "size" in node.meta:
+            return size_of(node, len(image))
+        if self.is_unit(node):
+            return self.unit(node).ann(values[only_input(node)])
+        return self.apply(node, node.args, lambda n: values[n])
 
-    def _apply(
-        self, node: Node, args: tuple[Argument, ...], value_of: Callable[[Node], Any]
-    ) -> Any:
+    def apply(self, node: Node, args: tuple[Argument, ...], value_of: Callable[[Node], Any]) -> Any:
+        """Call what a node calls, with these arguments."""
         arguments = map_arg(args, value_of)
         keywords = map_arg(node.kwargs, value_of)
         if node.op == "call_module":
-            return self._root.get_submodule(str(node.target))(*arguments, **keywords)
+            return self.unit(node)(*arguments, **keywords)
         assert callable(node.target)
         return node.target(*arguments, **keywords)
 
 
+def map_nodes(argument: Any) -> list[Node]:
+    """Return the nodes in an argument, whatever its structure."""
+    found: list[Node] = []
+    map_arg(argument, found.append)
+    return found
+
+
+def _must_go_by_step(node: Node, depends: dict[Node, Depends]) -> bool:
+    """Whether time cannot be folded into the batch: it is not first, or worked along."""
+    signals = [n for n in node.all_input_nodes if depends[n] in SIGNALS]
+    return bool(node.meta.get("along")) or not all(leads(n) for n in (node, *signals))
+
+
 def _undriven_args(node: Node, depends: dict[Node, Depends]) -> tuple[Argument, ...]:
-    """Return the arguments with every constant that adds something left out."""
+    """Return the arguments with every bias, and every number that is added, left out."""
     args = list(node.args)
     if node.target in WEIGHTED:
         bias = WEIGHTED[node.target][1]
         return (*args[:bias], None, *args[bias + 1 :])
     if node.target in SUMS:
-        for place, arg in enumerate(args):
-            constant = isinstance(arg, Node) and depends[arg] == Depends.PARAMETERS
-            if constant or isinstance(arg, int | float):
+        for place, arg in enumerate(args[:2]):  # a third is a factor
+            # A tensor gives way to zeros of its shape, which may make the sum's: see ``Chunk``.
+            size = isinstance(arg, Node) and depends[arg] == Depends.SIZES
+            if size or isinstance(arg, int | float):
                 args[place] = torch.zeros(()) if place == 0 else 0
     return tuple(args)
 
@@ -263,19 +203,7 @@ def fetch(root: Module, node: Node) -> Tensor:
     return value
 
 
-def only_input(node: Node) -> Node:
-    """Return the first argument of a node, the value that it works on."""
-    source = node.args[0]
-    assert isinstance(source, Node)
-    return source
-
-
-def _repeat(value: Any, steps: int) -> Any:
-    """Return ``[B, ...]`` repeated over time as ``[T*B, ...]``."""
-    return value.expand(steps, *value.shape).flatten(0, 1)
-
-
-def _last_uses(nodes: list[Node], output: Node) -> dict[Node, list[Node]]:
+def _last_uses(nodes: list[Node], outputs: list[Node]) -> dict[Node, list[Node]]:
     """Return after which node which values are no longer needed."""
     last: dict[Node, Node] = {}
     for node in nodes:
@@ -283,7 +211,7 @@ def _last_uses(nodes: list[Node], output: Node) -> dict[Node, list[Node]]:
             last[source] = node
     freed: dict[Node, list[Node]] = {}
     for source, node in last.items():
-        if source is not output:
+        if source not in outputs:
             freed.setdefault(node, []).append(source)
     return freed
 

@@ -8,12 +8,15 @@ in-place operation, no identity, ``batch_norm`` under one name, and the module p
 from __future__ import annotations
 
 import operator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram, export
 from torch.fx import Graph, GraphModule, Node
+from torch.utils._pytree import TreeSpec, tree_unflatten
 
+from .annotations import annotate, path_of
 from .errors import ConversionError
 from .modes import evaluating
 from .ops import CASTS, IDENTITIES, RESHAPES, aten
@@ -29,17 +32,16 @@ def read(network: nn.Module, images: Tensor) -> GraphModule:
     """Return the graph of ``network`` in evaluation mode; the network itself stays as it was.
 
     Args:
-        network: any module from images to one tensor.
+        network: any module from images to a tensor, or to tensors in tuples, lists or dicts.
         images: a batch ``[B, C, H, W]``; its values do not matter, its size does.
 
     Returns:
         A graph module with copies of the parameters under their own names. ``node.meta`` holds
-        ``path`` (module path), ``shape`` (of the output at batch size 2) and ``batch`` (whether
-        the images ``lead`` in it, are ``nowhere`` or ``elsewhere``).
+        what ``annotations`` lists.
 
     Raises:
         ConversionError: if the network cannot be read, mixes images of a batch, or returns
-            anything but one tensor.
+            anything but tensors.
 
     Example:
         >>> graph = read(nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU()), torch.rand(2, 1, 8, 8))
@@ -51,11 +53,12 @@ def read(network: nn.Module, images: Tensor) -> GraphModule:
     exported = program.module()
     assert isinstance(exported, GraphModule)
     _make_functional(exported)
+    _inline_contexts(exported)
     _remove_guards(exported)
     _remove_identities(exported)
     _name_alike(exported)
-    _single_output(exported)
-    _annotate(exported)
+    _structure_output(exported, program.call_spec.out_spec)
+    annotate(exported)
     exported.graph.eliminate_dead_code()
     # A plain graph module holds what the graph uses, and may be trained, which exported may not.
     net = GraphModule(exported, exported.graph)
@@ -102,6 +105,8 @@ def _own_parameters(module: GraphModule) -> None:
         for name, buffer in list(owner._buffers.items()):
             if buffer is not None:
                 owner._buffers[name] = buffer.detach().clone()
+        # The graph needs what the network would not save, and computes again when it is made.
+        owner._non_persistent_buffers_set.clear()
 
 
 def _written(node: Node) -> Node | None:
@@ -164,7 +169,7 @@ def _remove_identities(module: GraphModule) -> None:
         cast = node.op == "call_function" and node.target in CASTS and _same_type(node)
         if cast or (node.op == "call_function" and node.target in IDENTITIES):
             if "dropout" in str(node.target):
-                removed.append(_path_of(node))
+                removed.append(path_of(node))
             node.replace_all_uses_with(node.args[0])
             module.graph.erase_node(node)
 
@@ -179,16 +184,22 @@ def _same_type(node: Node) -> bool:
 def _name_alike(module: GraphModule) -> None:
     """Give one name to what has several.
 
-    ``native_batch_norm(x, w, b, mean, var, ...)[0]`` is ``batch_norm``, pools alike; and a view
-    is a reshape, which does not mind how time folded into the batch lies in memory.
+    ``native_batch_norm(x, w, b, mean, var, ...)[0]`` is ``batch_norm``, pools alike; a view is a
+    reshape, which does not mind how time folded into the batch lies in memory; and what is left of
+    the casts changes the type.
     """
     for node in list(module.graph.nodes):
-        if node.target is aten.view.default:
+        if node.target in (aten.view.default, aten._unsafe_view.default):
             node.target = aten.reshape.default
+        if node.target in CASTS:  # a device named here would be out of date after ``.to()``
+            node.target, node.kwargs = aten.to.dtype, {}
+            node.args = (node.args[0], node.meta["val"].dtype)
         if node.target in _BATCH_NORM_FORMS:
             target, args = BATCH_NORM, (*node.args[:5], False, *node.args[-2:], False)
         elif node.target is aten.max_pool2d_with_indices.default:
             target, args = aten.max_pool2d.default, node.args
+        elif node.target is aten.max.dim and not any(u.args[1] and u.users for u in node.users):
+            target, args = aten.amax.default, (node.args[0], [node.args[1]], *node.args[2:])
         else:
             continue
         outputs = [u for u in node.users if u.target is operator.getitem and u.args[1] == 0]
@@ -200,45 +211,57 @@ def _name_alike(module: GraphModule) -> None:
             module.graph.erase_node(output)
 
 
-def _single_output(module: GraphModule) -> None:
+def _inline_contexts(module: GraphModule) -> None:
+    """Put what runs with autocast switched off back into the graph; it was never on."""
+    for node in list(module.graph.nodes):
+        if node.op != "call_function" or "autocast" not in str(node.target):
+            continue
+        enabled, holder, inputs = node.args[2], node.args[4], node.args[5:]
+        if enabled:
+            raise ConversionError(
+                path_of(node), "computes in mixed precision", "switch its autocast off"
+            )
+        inner = module.get_submodule(holder.target)
+        assert isinstance(inner, GraphModule)
+        places = inner.graph.find_nodes(op="placeholder")
+        with module.graph.inserting_before(node):
+            outputs = module.graph.graph_copy(inner.graph, dict(zip(places, inputs, strict=True)))
+        for user in list(node.users):
+            if user.target is operator.getitem:
+                user.replace_all_uses_with(outputs[user.args[1]])  # type: ignore[index]
+                module.graph.erase_node(user)
+        module.graph.erase_node(node)
+
+
+def _structure_output(module: GraphModule, spec: TreeSpec) -> None:
+    """Let the graph return what the network returns: a tensor, or tuples, lists and dicts."""
     (output,) = module.graph.find_nodes(op="output")
     leaves = output.args[0]
-    if isinstance(leaves, Node):
-        return
-    if len(leaves) != 1 or not isinstance(leaves[0], Node):
+    leaves = [leaves] if isinstance(leaves, Node) else list(leaves)
+    strange = [leaf for leaf in leaves if not isinstance(leaf, Node)]
+    if strange:
         raise ConversionError(
-            "output", f"the network returns {len(leaves)} tensors", "wrap it to return one tensor"
+            "output",
+            f"the network returns a {type(strange[0]).__name__} among its answers",
+            "wrap it to return tensors only, in tuples, lists or dicts",
         )
-    output.args = (leaves[0],)
+    output.args = (_plain(tree_unflatten(leaves, spec)),)
     module.graph.set_codegen(torch.fx.graph.CodeGen())
 
 
-def _annotate(module: GraphModule) -> None:
-    """Keep of each node's meta data only what is small: its module path and its shape."""
-    path = ""
-    for node in module.graph.nodes:
-        path = _path_of(node, fallback=path)
-        value = node.meta.get("val")
-        value = value[0] if isinstance(value, list | tuple) and value else value
-        shape = [int(size) for size in value.shape] if isinstance(value, Tensor) else None
-        node.meta = {"path": path, "shape": shape, "batch": _batch_of(value)}
-
-
-def _batch_of(value: object) -> str:
-    """Say where the images of a batch lie in a value: they lead, are nowhere, or elsewhere."""
-    if not isinstance(value, Tensor):
-        return "nowhere"
-    varying = [not isinstance(size, int) for size in value.shape]
-    return "nowhere" if not any(varying) else "lead" if varying.index(True) == 0 else "elsewhere"
-
-
-def _path_of(node: Node, fallback: str = "") -> str:
-    stack = node.meta.get("nn_module_stack")
-    if not stack:
-        return fallback
-    # A module called twice is named ``relu@1`` the second time.
-    path: str = [entry[0] for entry in stack.values()][-1]
-    return path.split("@")[0].removeprefix("L__self__").removeprefix("_").strip(".")
+def _plain(structure: Any) -> Any:
+    if isinstance(structure, Node):
+        return structure
+    if isinstance(structure, dict) and all(isinstance(key, str) for key in structure):
+        return {key: _plain(value) for key, value in structure.items()}
+    if isinstance(structure, list | tuple):
+        parts = [_plain(value) for value in structure]
+        return parts if isinstance(structure, list) else tuple(parts)
+    raise ConversionError(
+        "output",
+        f"the network returns a {type(structure).__name__}",
+        "wrap it to return a tensor, or tensors in tuples, lists or dicts with names for keys",
+    )
 
 
 def has_statistics(node: Node) -> bool:

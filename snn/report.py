@@ -16,7 +16,7 @@ class Row:
         found: the operation, such as ``relu`` or ``batch_norm``.
         became: ``neuron``; of layers with weights ``linear`` (fed by spikes), ``dense`` (by
             anything else) or ``stem`` (by the image, once); of the rest ``linear``,
-            ``folded``, ``moved``, ``pooled``, ``removed`` or ``refused``.
+            ``folded``, ``moved``, ``function`` (of what has arrived), ``removed`` or ``refused``.
         note: detail in words; for a refusal, the remedy.
         macs: multiply-accumulates an image in the ANN, zero where there are none.
 
@@ -58,7 +58,7 @@ class Report:
     def dense_share(self) -> float:
         """Share of the ANN's multiply-accumulates that spikes do not replace, 0 to 1."""
         total = sum(row.macs for row in self.rows)
-        dense = sum(row.macs for row in self.rows if row.became in ("dense", "stem"))
+        dense = sum(row.macs for row in self.rows if row.became in ("dense", "function", "stem"))
         return dense / total if total else 0.0
 
     def __str__(self) -> str:

@@ -72,7 +72,9 @@ def load(path: str | Path) -> SpikingNetwork:
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            # Cloned: a tensor in the file lies anywhere, and where it lies decides which kernel
+            # runs, so answers would differ by rounding; and the file may change later.
+            tensors = {key: file.get_tensor(key).clone() for key in file.keys()}  # noqa: SIM118
     except SafetensorError as error:
         raise StorageError(
             f"{path}: not a whole safetensors file ({error}); copy or make it again"

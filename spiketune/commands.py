@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections import Counter
 from pathlib import Path
 from typing import Literal
 
@@ -12,10 +11,19 @@ from torch import nn
 
 import spiketune as st
 from spiketune.convert import Method
+from spiketune.convert.images import collect
 from spiketune.finetune import Epoch, Rule
-from spiketune.snn.network import check_steps
 
-from .options import Images, reference, require_same_images, spiking_network, usable_device
+from .options import (
+    Images,
+    listed,
+    method_of,
+    points,
+    reference,
+    require_same_images,
+    spiking_network,
+    usable_device,
+)
 from .progress import bars
 
 
@@ -37,50 +45,6 @@ def models(
         print(f"{info.name:<44} {info.source:<12} {weights:<11} {info.note}".rstrip())
 
 
-def check(
-    *,
-    model: str,
-    checkpoint: Path | None = None,
-    pretrained: bool = False,
-    num_classes: int | None = None,
-    in_chans: int | None = None,
-    image_size: int | None = None,
-    json: Path | None = None,
-) -> None:
-    """Show what a conversion would do with each operation of a network, without converting it.
-
-    Exits with 1 if anything in it has no rule.
-
-    Args:
-        model: timm or torchvision name, or a bundled one; `spiketune models` lists them.
-        checkpoint: local .safetensors or .pth file with its weights.
-        pretrained: whether to load trained weights; the report does not need them.
-        num_classes: outputs, where they differ from the name's own.
-        in_chans: channels of the images, where they differ.
-        image_size: height and width of its images, where they differ from its own.
-        json: file to write the report to, as well.
-    """
-    ann = st.load_ann(model, pretrained, checkpoint, num_classes, in_chans)
-    batch = None
-    if image_size is not None:
-        check_steps(image_size, "image_size")
-        channels = dict(ann.pretrained_cfg)["input_size"][0]  # type: ignore[arg-type]
-        batch = torch.zeros(1, channels, image_size, image_size)
-    report = st.check(ann, batch)
-    print(report)
-    if json is not None:
-        json.parent.mkdir(parents=True, exist_ok=True)
-        json.write_text(report.to_json())
-    if report.refused:
-        first = report.refused[0]
-        found = Counter(row.found for row in report.refused)
-        listed = ", ".join(f"{name} x{count}" for name, count in found.most_common())
-        raise st.SpiketuneError(
-            f"{model} does not convert, no rule for {listed}; the first is "
-            f"{first.path or 'the network itself'}: {first.note}"
-        )
-
-
 def convert(
     *,
     model: str,
@@ -93,7 +57,7 @@ def convert(
     pretrained: bool = True,
     num_classes: int | None = None,
     in_chans: int | None = None,
-    method: Method = st.Ternary(),  # noqa: B008
+    method: Method | None = None,
     device: str | None = None,
 ) -> None:
     """Convert a pretrained network into a spiking one and save it.
@@ -110,19 +74,20 @@ def convert(
         pretrained: whether to load trained weights.
         num_classes: outputs, where they differ from the name's own.
         in_chans: channels of the images, where they differ.
-        method: Ternary or Binary and its settings, such as `--method Ternary --method.steps 8`.
+        method: Ternary, Graded, Burst or Binary and its settings, such as
+            `--method Ternary --method.steps 8`; Graded by default.
         device: cpu, cuda, ...; the CPU by default.
     """
-    place = usable_device(device)
+    place, config = usable_device(device), method_of(method)
     ann = st.load_ann(model, pretrained, checkpoint, num_classes, in_chans).to(place)
     # Shuffled, because the first images of a folder are all of one class.
     torch.manual_seed(0)
     images = Images(data=data, root=root, limit=limit, batch=batch)
     loader = images.loader("train", ann, shuffle=True)
-    seen = min(len(loader), -(-method.calibration_images // batch))
+    seen = min(len(loader), -(-config.calibration_images // batch))
     with bars("calibrating", rounds=2, batches=seen) as on_batch:
         snn = st.to_snn(
-            ann, loader, method,
+            ann, loader, config,
             progress=lambda done, total: on_batch(1, done * 2 * seen // total, 0.0),
         )  # fmt: skip
     st.save(snn, out)
@@ -207,8 +172,11 @@ def tune(
 
 def sweep(
     *,
-    networks: list[str] | str,
+    networks: list[str] | str = "",
+    recipes: list[str] | str = "",
+    recipe_steps: int = 16,
     steps: int = 32,
+    within: float = 1.0,
     out: Path = Path("runs/sweep"),
     data: str,
     root: Path | None = None,
@@ -223,7 +191,11 @@ def sweep(
     Args:
         networks: .safetensors files of `convert` or `tune`: one, several with commas between
             them, or a list.
+        recipes: papers' methods that --ann is converted with first, on training images; named
+            like the networks. `spiketune recipes` lists them.
+        recipe_steps: step count that the recipes are made for.
         steps: largest budget; all from 1 on come out of one simulation.
+        within: points below the ANN at which a budget counts as enough.
         out: folder for table.csv, table.json, curves.png and report.html.
         data: digits, mnist, fashion-mnist, cifar10, cifar100, imagenette or folder;
             its test split.
@@ -235,21 +207,19 @@ def sweep(
         device: cpu, cuda, ...; the CPU by default.
     """
     place = usable_device(device)
-    names = networks.split(",") if isinstance(networks, str) else networks
-    spiking: dict[str, st.SpikingNetwork] = {}
-    for path in [Path(name.strip()) for name in names if name.strip()]:
-        name = path.stem if path.stem not in (*spiking, ann) else str(path)
-        if name in spiking:
-            raise st.SpiketuneError(f"{path} is named twice; name each network once")
-        spiking[name] = st.load(path)
+    methods = {name: st.recipe(name, recipe_steps) for name in listed(recipes)}
+    if methods and ann is None:
+        raise st.SpiketuneError("recipes need a network to convert; name it with --ann")
+    spiking = _networks(listed(networks), taken=(*methods, ann))
     compared: dict[str, nn.Module] = {}
+    images = Images(data=data, root=root, limit=limit, batch=batch)
     if ann is not None:
         compared[ann] = reference(ann, ann_checkpoint, next(iter(spiking.values()), None))
+        compared.update(_converted(compared[ann].to(place), methods, images))
     compared.update(spiking)
     if not compared:
         raise st.SpiketuneError("nothing to compare; give --networks files, --ann, or both")
     require_same_images(compared)
-    images = Images(data=data, root=root, limit=limit, batch=batch)
     loader = images.loader("test", next(iter(compared.values())))
     with bars("simulating", len(compared), len(loader)) as on_batch:
         order = list(compared)
@@ -258,7 +228,50 @@ def sweep(
             progress=lambda name, done, _: on_batch(order.index(name) + 1, done, 0.0),
         )  # fmt: skip
     print(table)
+    if ann is not None:
+        print(f"\n{_fewest(table, ann, within)}")
     print(f"\nTable, plot and report page: {table.save(out)}/report.html")
+
+
+def _networks(paths: list[str], taken: tuple[str | None, ...]) -> dict[str, st.SpikingNetwork]:
+    """Load files, each under its stem, or under its path where that name is taken."""
+    found: dict[str, st.SpikingNetwork] = {}
+    for path in map(Path, paths):
+        name = path.stem if path.stem not in (*found, *taken) else str(path)
+        if name in found:
+            raise st.SpiketuneError(f"{path} is named twice; name each network once")
+        found[name] = st.load(path)
+    return found
+
+
+def _converted(
+    ann: nn.Module, methods: dict[str, Method], images: Images
+) -> dict[str, st.SpikingNetwork]:
+    """Convert one network with each method, all balanced on the same training images."""
+    if not methods:
+        return {}
+    torch.manual_seed(0)  # of shuffling
+    most = max(method.calibration_images for method in methods.values())
+    shown = collect(images.loader("train", ann, shuffle=True), most)
+    found = {}
+    with bars("converting", rounds=1, batches=len(methods), unit="recipe") as on_batch:
+        for number, (name, method) in enumerate(methods.items(), 1):
+            found[name] = st.to_snn(ann, shown, method)
+            on_batch(1, number, 0.0)
+    return found
+
+
+def _fewest(table: st.Table, ann: str, within: float) -> str:
+    """Say for each spiking network the smallest budget that is close enough to the ANN."""
+    names = [name for name in table.models if name != ann]
+    width = max(map(len, names), default=0)
+    lines = [f"Fewest steps within {points(within)} of {ann}:"]
+    for name in names:
+        best = table.best_budget(name, within)
+        lines.append(
+            f"  {name:<{width}}  {f'more than {table.budgets[-1]}' if best is None else best}"
+        )
+    return "\n".join(lines)
 
 
 def _print_epoch(epoch: Epoch) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal
 
@@ -11,6 +12,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 import spiketune as st
+from spiketune.convert import Method
 from spiketune.snn.network import check_steps, plain_cfg
 
 Loader = DataLoader[tuple[torch.Tensor, int]]
@@ -32,6 +34,30 @@ class Images:
         check_steps(self.batch, "batch")
         images = st.load_data(self.data, split, self.root, cfg=network, limit=self.limit)
         return DataLoader(images, batch_size=self.batch, shuffle=shuffle)
+
+
+def listed(given: Iterable[object] | str | int) -> list[str]:
+    """Return what an option lists: one, several with commas between them, or a list."""
+    names = str(given).split(",") if isinstance(given, str | int) else [str(one) for one in given]
+    return [name.strip() for name in names if name.strip()]
+
+
+def method_of(given: Method | None) -> Method:
+    """Return the method that the options name; ``Graded()`` with their settings by default.
+
+    The commands have no default of their own: jsonargparse would hand its settings on to
+    whatever other method is named, and `--method Graded` would not mean ``Graded()``.
+    """
+    if given is None or type(given) is not Method:
+        return given or st.Graded()
+    own = {field.name: getattr(given, field.name) for field in fields(Method)}
+    changed = {f.name for f in fields(Method) if own[f.name] != f.default}
+    return st.Graded(**{name: own[name] for name in changed | {"steps"}})
+
+
+def points(count: float) -> str:
+    """Return a number of percentage points in words."""
+    return f"{count:g} point" + "s" * (count != 1)
 
 
 def usable_device(name: str | None) -> torch.device:

@@ -14,6 +14,8 @@ from torch.fx import GraphModule
 
 from spiketune.snn import IF, LIF, Neuron, Report, Row, SpikingNetwork, read
 from spiketune.snn.cost import operation_rows
+from spiketune.snn.dependencies import Depends, dependencies
+from spiketune.snn.ops import aten
 from spiketune.snn.placing import place_neurons, replace_by_module
 from spiketune.snn.program import fetch
 from spiketune.snn.reading import BATCH_NORM, has_statistics
@@ -79,8 +81,10 @@ def twin(
         1
     """
 
-    def make(ceiling: float | None) -> Neuron:
+    def make(floor: float | None, ceiling: float | None) -> Neuron | None:
         one = torch.ones(())
+        if floor != 0.0:
+            return None
         if leak == 1.0:
             return IF(one, ceiling=ceiling)
         return LIF(one, leak=leak, ceiling=ceiling)
@@ -88,9 +92,10 @@ def twin(
     net = read(ann, torch.zeros(1, *input_shape))
     rows = _keep_batch_norms(net)
     rows += place_neurons(net, make)
+    rows += _keep_max_pools(net)
     net.graph.eliminate_dead_code()
     net = GraphModule(net, net.graph)
-    rows += refusals(net, maxima=True)
+    rows += refusals(net)
     refuse(rows)
     about: dict[str, str | int | float] = {"method": f"direct {label}".strip(), "spikes": "binary"}
     snn = SpikingNetwork(net, steps=steps, input_shape=input_shape, about=about)
@@ -98,6 +103,17 @@ def twin(
         refuse_mixing(snn.eval(), torch.rand(2, *input_shape, generator=torch.Generator()))
     snn.report = Report((*rows, *operation_rows(snn)))
     return snn.train()
+
+
+def _keep_max_pools(net: GraphModule) -> list[Row]:
+    """Pool the spikes of each step: the maximum of spikes is a spike, and is trained as such."""
+    rows = []
+    depends = dependencies(net.graph, net)
+    for node in net.graph.find_nodes(op="call_function", target=aten.max_pool2d.default):
+        if depends[node] == Depends.TIME:
+            replace_by_module(net, node, "max_pool", nn.MaxPool2d(*node.args[1:]))
+            rows.append(Row(node.meta["path"], "max_pool2d", "pooled", "of each step's spikes"))
+    return rows
 
 
 def _keep_batch_norms(net: GraphModule) -> list[Row]:

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from .base import Histogram, Threshold
+from .base import FromDistribution, Histogram
 
 
 @dataclass(frozen=True, kw_only=True)
-class Max(Threshold):
+class Max(FromDistribution):
     """``θ_c = max a_c`` over the calibration images.
 
     Source: Diehl et al. 2015, "data-based normalization".

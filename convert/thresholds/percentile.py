@@ -9,11 +9,11 @@ from torch import Tensor
 
 from spiketune.snn import SpiketuneError
 
-from .base import Histogram, Threshold
+from .base import FromDistribution, Histogram
 
 
 @dataclass(frozen=True, kw_only=True)
-class Percentile(Threshold):
+class Percentile(FromDistribution):
     """``θ_c`` such that ``percent`` of the activations of the channel, zeros too, lie below.
 
     Attributes:

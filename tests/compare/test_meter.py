@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+import spiketune as st
 from spiketune.compare import Meter
-from spiketune.snn import IF, CumulativeMaxPool2d, SignedIF, SpikingNetwork
+from spiketune.snn import IF, SignedIF, SpikingNetwork
 
 STEPS = 11  # longer than one chunk of the time loop, and no multiple of it
 MakeSpiking = Callable[..., SpikingNetwork]
@@ -33,7 +34,8 @@ class Residual(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = torch.relu(self.narrow(torch.relu(self.first(x))))
         x = torch.relu(self.same(x) + x)
-        return self.head(functional.avg_pool2d(x, 2).flatten(1))
+        out: Tensor = self.head(functional.avg_pool2d(x, 2).flatten(1))
+        return out
 
 
 def met_by_conv(spikes: Array, weight: Array, stride: int, padding: int, groups: int) -> int:
@@ -111,39 +113,57 @@ def test_watching_changes_no_answer(spiking: MakeSpiking, classifier: nn.Module)
     assert torch.equal(Meter(snn, STEPS).unroll(x), snn.unroll(x, STEPS))
 
 
-@torch.no_grad()
-def test_a_maximum_of_spikes_feeds_weights_but_is_no_neuron(spiking: MakeSpiking) -> None:
-    ann = nn.Sequential(
+def pooled() -> nn.Module:
+    return nn.Sequential(
         nn.Conv2d(1, 2, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(32, 3)
     )
-    x = torch.rand(2, 1, 8, 8)
-    snn = spiking(ann, x)
-    meter = Meter(snn, STEPS)
-    meter.unroll(x)
-    spikes, pooled = recorded(snn, x, STEPS)
-    assert meter.spikes_per_neuron(STEPS) == spikes.sum() / (2 * 128)
-    assert meter.accumulates(STEPS) == pooled.sum() * 3 / 2
 
 
 @torch.no_grad()
-def test_what_a_cumulative_maximum_feeds_is_dense(spiking: MakeSpiking) -> None:
-    ann = nn.Sequential(
-        nn.Conv2d(1, 2, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(32, 3)
-    )
+def test_a_maximum_of_spikes_feeds_weights_but_is_no_neuron() -> None:
     x = torch.rand(2, 1, 8, 8)
-    snn = spiking(ann, x)
-    (node,) = [n for n in snn.net.graph.nodes if "max_pool2d" in str(n.target)]
-    snn.net.add_submodule("pool", CumulativeMaxPool2d([2, 2]))
-    with snn.net.graph.inserting_after(node):
-        pool = snn.net.graph.call_module("pool", (node.args[0],))
-    node.replace_all_uses_with(pool)
-    snn.net.graph.erase_node(node)
+    snn = st.twin(pooled(), 4, (1, 8, 8)).eval()
+    for _, unit in snn.neurons():
+        unit.threshold.fill_(0.25)
     meter = Meter(snn, STEPS)
     meter.unroll(x)
-    spikes, _ = recorded(snn, x, STEPS)
+    spikes, maxima = recorded(snn, x, STEPS)
+    assert spikes.sum() > 0
     assert meter.spikes_per_neuron(STEPS) == spikes.sum() / (2 * 128)
-    assert meter.accumulates(STEPS) == spikes.sum() / 2  # each enters the pool's sum once
-    assert meter.macs(STEPS) == 64 * 2 * 9 + 32 * 3 * STEPS
+    assert meter.accumulates(STEPS) == maxima.sum() * 3 / 2
+
+
+@torch.no_grad()
+def test_what_a_function_feeds_is_dense(spiking: MakeSpiking) -> None:
+    x = torch.rand(2, 1, 8, 8)
+    snn = spiking(pooled(), x)
+    meter = Meter(snn, STEPS)
+    meter.unroll(x)
+    (spikes,) = recorded(snn, x, STEPS)
+    assert meter.spikes_per_neuron(STEPS) == spikes.sum() / (2 * 128)
+    assert meter.accumulates(STEPS) == spikes.sum() / 2  # each enters the maximum's sum once
+    # The stem once; at every step a value for each window, and the linear layer behind.
+    assert meter.macs(STEPS) == 64 * 2 * 9 + (32 + 32 * 3) * STEPS
+
+
+@torch.no_grad()
+def test_several_spikes_in_a_step_are_counted_one_by_one() -> None:
+    ann = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)).eval()
+    x = torch.randn(5, 4)
+    snn = st.to_snn(ann, x, st.Graded(levels=6, spikes_per_step=3, steps=2))
+    ((_, neuron),) = snn.neurons()
+    current = ann[0](x)
+    expected, missing = 0, current.clamp_min(0) / neuron.threshold
+    for _ in range(3):
+        sizes = torch.tensor([0.0] + [2.0**-k for k in range(6)])
+        nearest = (missing.abs().unsqueeze(-1) - sizes).abs().argmin(-1)
+        missing = missing - sizes[nearest] * missing.sign()
+        expected += int((nearest > 0).sum())
+    for network in (snn, snn.fold()):
+        meter = Meter(network, 1)
+        meter.unroll(x)
+        assert meter.spikes_per_neuron(1) == expected / (5 * 8)
+        assert meter.accumulates(1) == expected * 3 / 5
 
 
 @pytest.mark.parametrize(

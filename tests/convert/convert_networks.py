@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-Forward = Callable[["Around", Tensor], Tensor]
+Forward = Callable[[Any, Tensor], Tensor]
 
 
 class Around(nn.Module):
@@ -22,12 +23,13 @@ class Around(nn.Module):
         self.head = nn.LazyLinear(3)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.rule(self, torch.relu(self.stem(x))).mean((2, 3)))
+        out: Tensor = self.head(self.rule(self, torch.relu(self.stem(x))).mean((2, 3)))
+        return out
 
 
 def around(forward: Forward, **layers: nn.Module) -> Around:
     """Return the network in evaluation mode, its BatchNorms with statistics of their own."""
-    net = Around(forward, **layers)
+    net = Around(forward, 4, **layers)
     with torch.no_grad():
         net(torch.rand(8, 1, 8, 8))
         wild(net)

@@ -117,12 +117,12 @@ TABLE: dict[str, tuple[Forward, Layers, list[str]]] = {
     "max-pool of a linear layer": (
         lambda m, y: torch.relu(m.c(functional.max_pool2d(m.n(y), 2))),
         {"c": conv, "n": conv},
-        ["pooled"],
+        ["function"],
     ),
     "max-pool of a concatenation": (
         concatenated,
         {"c": lambda: conv(8), "n": conv},
-        ["pooled"],
+        ["function"],
     ),
     "average pool": (
         lambda m, y: torch.relu(m.c(functional.avg_pool2d(y, 3, 2, 1))),
@@ -245,7 +245,7 @@ def test_timm_networks_convert_with_every_activation_found(
     ann = wild(timm.create_model(name, num_classes=5, **settings)).train()
     x = torch.rand(2, 3, 32, 32)
     acts = [m for m in ann.modules() if isinstance(m, nn.ReLU | nn.ReLU6)]
-    snn = st.to_snn(ann, x, st.Ternary(steps=4))
+    snn = st.to_snn(ann, x, st.Ternary(steps=4, encode=False))
     assert ann.training
     assert sum(neurons_of(snn).values()) == neurons == len(acts)
     expected = ann.eval()(x)

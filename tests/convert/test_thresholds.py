@@ -13,7 +13,7 @@ from torch import Tensor
 
 import spiketune as st
 from spiketune.convert import Histogram
-from spiketune.convert.observe import BINS
+from spiketune.convert.calibration import BINS
 
 Array = NDArray[np.float64]
 
@@ -92,7 +92,11 @@ def test_a_histogram_counts_every_value_once() -> None:
     found = Histogram.of(values, bins=2)
     assert found.counts.tolist() == [[2, 2, 2], [6, 0, 0]]
     assert found.maximum.tolist() == [1, 0]
-    halves = Histogram.empty(found.maximum, 2).add(values[:, 3:]).add(values[:, :3])
+    halves = (
+        Histogram.empty(found.maximum, 2, found.mean, found.deviation)
+        .add(values[:, 3:])
+        .add(values[:, :3])
+    )
     assert torch.equal(halves.counts, found.counts)
 
 

@@ -21,6 +21,7 @@ from spiketune.finetune import (
     tune,
 )
 from spiketune.snn import SpikingNetwork, State, Triangle
+from spiketune.snn.chunk import Moment, States
 
 Build = Callable[..., SpikingNetwork]
 
@@ -37,14 +38,15 @@ def registered() -> Iterator[None]:
     @register_rule(Online)
     def online(snn: SpikingNetwork, rule: Online, task: Task) -> Learn:
         def learn(batch: Batch) -> Outcome:
-            states: dict[str, State] = {}
+            states: States = {}
             total = loss = torch.zeros(())
             for _ in range(task.steps):
                 stem = snn.program.stem(batch.images)
-                outputs, states = snn.program.run(stem, 1, states)
+                outputs, states = snn.program.run(stem, states, Moment(1))
                 states = {
-                    name: State(*(part if part is None else part.detach() for part in state))
+                    name: state._replace(membrane=state.membrane.detach())
                     for name, state in states.items()
+                    if isinstance(state, State)
                 }
                 now = task.criterion(outputs[0], batch) / task.steps
                 now.backward()

@@ -96,7 +96,7 @@ def test_at_rest_equal_to_the_quantised_ann_bit_for_bit(
     for layer in (ann.second, ann.third, ann.wide, ann.hidden):
         layer.bias.add_(0.5)  # no layer all silent, whatever the seed
     x = dyadic_images(4, 1, 8, 8)
-    snn = st.to_snn(ann, x, st.Ternary(drive=levels, threshold=st.Max()))
+    snn = st.to_snn(ann, x, st.Ternary(drive=levels, threshold=st.Max(), encode=False))
     for _, unit in snn.neurons():
         unit.threshold.copy_(2 ** unit.threshold.log2().floor())
         assert act is functional.relu or float(unit.threshold.max()) <= 4
@@ -122,7 +122,7 @@ def test_at_rest_equal_to_the_quantised_ann_with_any_weights(act: Activation, le
     nn.init.uniform_(ann.norm.weight, 0.5, 2.0)
     x = torch.rand(4, 1, 8, 8, dtype=torch.float64)
     rule = st.MSE() if act is functional.relu else st.Max()
-    snn = st.to_snn(ann, x, st.Ternary(drive=levels, steps=levels, threshold=rule))
+    snn = st.to_snn(ann, x, st.Ternary(drive=levels, steps=levels, threshold=rule, encode=False))
     if act is functional.relu6:
         assert float(next(snn.neurons())[1].threshold.max()) == 6.0
     quantise = Quantised(snn, levels)
@@ -141,7 +141,8 @@ def test_more_levels_come_closer_to_the_ann() -> None:
     x *= torch.linspace(0.1, 1, 6).view(-1, 1, 1, 1)  # dark ones and bright ones
     errors = []
     for levels in (2, 8, 32, 128):
-        snn = st.to_snn(ann, x, st.Ternary(steps=levels, drive=levels, threshold=st.Max()))
+        method = st.Ternary(steps=levels, drive=levels, threshold=st.Max(), encode=False)
+        snn = st.to_snn(ann, x, method)
         errors.append(float((snn.unroll(x, levels + REST)[-1] - ann(x)).norm()))
     assert errors[0] > errors[1] > errors[2] > errors[3]
     assert errors[3] < 0.02 * float(ann(x).norm())

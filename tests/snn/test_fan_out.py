@@ -77,7 +77,7 @@ class Bottleneck(nn.Module):
 
 
 def bottleneck() -> SpikingNetwork:
-    return st.to_snn(Bottleneck().eval(), torch.rand(8, 2, 5, 5), st.Ternary(steps=4))
+    return st.to_snn(Bottleneck().eval(), torch.rand(8, 2, 5, 5), st.Ternary(steps=4, encode=False))
 
 
 def test_what_follows_a_linear_bottleneck_multiplies_at_every_step() -> None:

@@ -15,7 +15,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from spiketune.snn import (
     IF,
-    CumulativeMaxPool2d,
     Neuron,
     SignedIF,
     SpiketuneError,
@@ -80,26 +79,6 @@ def test_keeping_gradients_changes_no_answer(neuron: type[Neuron]) -> None:
     with torch.no_grad():
         without = snn.unroll(x)
     assert torch.equal(snn.unroll(x), without)
-
-
-@torch.no_grad()
-def test_chunks_change_no_bit_of_a_gated_maximum() -> None:
-    pool, x = CumulativeMaxPool2d([2, 2]), torch.rand(50, 1, 3, 4, 4)
-    whole, _ = pool(x)
-    first, state = pool(x[:13])
-    second, _ = pool(x[13:], state)
-    assert torch.equal(whole, torch.cat([first, second]))
-
-
-@torch.no_grad()
-def test_a_gated_maximum_telescopes_to_the_maximum_of_the_sum() -> None:
-    x = torch.randint(-8, 9, (9, 2, 3, 6, 6)).double() / 8
-    pool = CumulativeMaxPool2d([3, 3], [2, 2], [1, 1], ceil_mode=True)
-    y, state = pool(x)
-    for t in range(1, 10):
-        expected = nn.functional.max_pool2d(x[:t].sum(0), 3, 2, 1, ceil_mode=True)
-        assert torch.equal(y[:t].sum(0), expected)
-    assert torch.equal(state.membrane, x.sum(0))
 
 
 @neurons

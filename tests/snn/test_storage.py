@@ -217,7 +217,7 @@ REFUSED: dict[str, Callable[[Description], object]] = {
     "aten.system": lambda d: node(d, "call_function").update(target="aten.system"),
     "os.system": lambda d: node(d, "call_function").update(target="os.system"),
     "an operation outside the table": lambda d: node(d, "call_function").update(
-        target="aten.gelu.default"
+        target="aten.sort.default"
     ),
     "a method call": lambda d: node(d, "call_function").update(op="call_method"),
     "an unknown unit": lambda d: d["modules"]["1.relu"].update(type="Popen"),
@@ -241,7 +241,7 @@ REFUSED: dict[str, Callable[[Description], object]] = {
     "a tensor larger than memory": lambda d: d["tensors"]["0.weight"].update(shape=[10**15]),
     "a negative shape": lambda d: d["tensors"]["0.weight"].update(shape=[-1]),
     "a setting too many": lambda d: d["modules"]["1.relu"].update(more=1),
-    "a list": lambda d: (d.clear(), d.update({"schema": "spiketune/1", "tensors": []})),
+    "a list": lambda d: (d.clear(), d.update({"schema": "spiketune/2", "tensors": []})),
 }
 
 

@@ -1,0 +1,77 @@
+"""Signed neurons with spikes of several sizes: the most accurate answer a step.
+
+With differential coding the image and the biases act once, and from then on every neuron sends
+what has changed: each spike leaves a third of what is missing at most, so that after ``T`` steps of
+``m`` spikes a value is off by ``3^-mT``, until the smallest spike is too large to help.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import Tensor
+
+from spiketune.snn import Constant, Schedule, SpiketuneError
+from spiketune.snn import Graded as GradedNeuron
+
+from .method import Ceiling, Method, register_method
+from .thresholds import Max, Threshold
+
+Coding = Literal["differential", "rate"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Graded(Method):
+    """Convert to signed multi-threshold neurons, spikes of sizes ``θ, θ/2, ..., θ/2^(n-1)``.
+
+    Attributes:
+        levels: sizes of spikes, ``n``; with their signs, ``2n + 1`` values in a message.
+        spikes_per_step: most spikes of one neuron in one step; each is counted.
+        headroom: the largest spike is so many times what ``threshold`` says. Nothing is clipped
+            without it, but what lies above the largest spike takes many spikes; with it, images
+            that excite a channel more than those of calibration do cost no more.
+        coding: ``differential``, where image and biases act once; or ``rate``.
+        schedule: how much a spike counts at which step, with differential coding.
+
+    Source: Huang et al. 2024 (ECMT), Huang et al. 2025 (DCGS).
+
+    Example:
+        >>> Graded(steps=4).drive
+        1
+    """
+
+    steps: int = 4
+    threshold: Threshold = Max()  # noqa: RUF009
+    levels: int = 15
+    spikes_per_step: int = 2
+    headroom: float = 4.0
+    coding: Coding = "differential"
+    schedule: Schedule = Constant()  # noqa: RUF009
+
+    spikes = "graded"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.levels < 1 or self.spikes_per_step < 1 or not self.headroom > 0:
+            raise SpiketuneError(
+                "levels and spikes_per_step must be at least 1 and headroom above 0, not "
+                f"{self.levels}, {self.spikes_per_step} and {self.headroom}"
+            )
+        if self.coding == "differential":
+            object.__setattr__(self, "drive", 1)
+
+
+@register_method(Graded)
+def _neuron(
+    method: Graded, threshold: Tensor, floor: float | None, ceiling: Ceiling
+) -> GradedNeuron:
+    return GradedNeuron(
+        method.headroom * threshold,
+        levels=method.levels,
+        spikes=method.spikes_per_step,
+        drive=method.drive,
+        schedule=method.schedule,
+        floor=floor,
+        ceiling=ceiling,
+    )

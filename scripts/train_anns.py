@@ -1,0 +1,157 @@
+"""Train the ANNs that the conversion tables start from, on MNIST or Fashion-MNIST.
+
+    python scripts/train_anns.py --data /path/to/data --only lenet residual14
+
+Each network leaves ``<name>.safetensors`` in ``--work`` and is skipped when that is there. The
+other scripts load them with ``trained(name, folder)``.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import timm
+import torch
+from jsonargparse import auto_cli
+from safetensors.torch import load_file, save_file
+from timm.models.resnet import BasicBlock, ResNet
+from timm.optim import create_optimizer_v2
+from timm.scheduler import CosineLRScheduler
+from torch import nn
+from torch.nn.functional import cross_entropy
+from torch.utils.data import DataLoader
+
+import spiketune as st
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """How one network is made and trained; images are 28 pixels, one channel, ten classes."""
+
+    build: Callable[[], nn.Module]
+    data: str
+    epochs: int
+    rate: float
+    decay: float = 0.05
+
+
+def lenet() -> nn.Module:
+    """Return a LeNet-like network with BatchNorm and average pooling."""
+    return nn.Sequential(
+        nn.Conv2d(1, 16, 5, padding=2), nn.BatchNorm2d(16), nn.ReLU(), nn.AvgPool2d(2),
+        nn.Conv2d(16, 32, 5), nn.BatchNorm2d(32), nn.ReLU(), nn.AvgPool2d(2),
+        nn.Flatten(), nn.Linear(800, 128), nn.ReLU(), nn.Linear(128, 10),
+    )  # fmt: skip
+
+
+def residual14() -> nn.Module:
+    """Return a residual network of 14 weighted layers: a 3x3 stem, six blocks of two, a head."""
+    net = ResNet(BasicBlock, [2, 2, 1, 1], num_classes=10, in_chans=1, channels=(16, 32, 64, 128))
+    net.conv1 = nn.Conv2d(1, 64, 3, stride=2, padding=1, bias=False)
+    net.maxpool = nn.Identity()
+    return net
+
+
+def convnext() -> nn.Module:
+    """Return timm's smallest ConvNeXt on images padded to 32 pixels, which its four stages need."""
+    return nn.Sequential(nn.ZeroPad2d(2), _timm("test_convnext", patch_size=2)())
+
+
+def _timm(name: str, **options: object) -> Callable[[], nn.Module]:
+    return lambda: timm.create_model(name, in_chans=1, num_classes=10, **options)
+
+
+RECIPES = {
+    "lenet": Recipe(build=lenet, data="mnist", epochs=4, rate=3e-3),
+    "residual14": Recipe(build=residual14, data="mnist", epochs=3, rate=3e-3),
+    "resnet10t": Recipe(build=_timm("resnet10t"), data="fashion-mnist", epochs=10, rate=2e-3),
+    "resnet50": Recipe(build=_timm("resnet50"), data="fashion-mnist", epochs=3, rate=1e-3),
+    "vit": Recipe(
+        build=_timm("test_vit", img_size=28, patch_size=4, dynamic_img_size=False),
+        data="fashion-mnist", epochs=8, rate=2e-3,
+    ),
+    "convnext": Recipe(build=convnext, data="fashion-mnist", epochs=3, rate=3e-3),
+}  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What may be changed from the command line.
+
+    Attributes:
+        only: the networks to train, by default all.
+        data: folder with the data sets; by default the usual places.
+        work: folder for the weights.
+        batch: images at once.
+        threads: of torch.
+    """
+
+    only: list[str] = field(default_factory=lambda: list(RECIPES))
+    data: str | None = None
+    work: Path = Path("runs/anns")
+    batch: int = 128
+    threads: int = 2
+
+
+def train(name: str, settings: Settings) -> None:
+    """Train one network with AdamW, warm-up and a cosine schedule, and write its weights."""
+    recipe = RECIPES[name]
+    torch.manual_seed(0)
+    net = recipe.build()
+    images = st.load_data(recipe.data, "train", settings.data, augment=recipe.data != "mnist")
+    loader = DataLoader(images, settings.batch, shuffle=True, drop_last=True)
+    optimizer = create_optimizer_v2(net, "adamw", lr=recipe.rate, weight_decay=recipe.decay)
+    total = recipe.epochs * len(loader)
+    schedule = CosineLRScheduler(
+        optimizer, t_initial=total, warmup_t=total // 10, warmup_prefix=True, t_in_epochs=False
+    )
+    step = 0
+    for epoch in range(recipe.epochs):
+        began = time.perf_counter()
+        for x, y in loader:
+            loss = cross_entropy(net(x), y, label_smoothing=0.05)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            step += 1
+            schedule.step_update(step)
+            if step % 100 == 0:
+                print(f"{name} step {step} of {total}: {loss.item():.3f}", flush=True)
+        seconds = time.perf_counter() - began
+        print(f"{name} epoch {epoch + 1}: {seconds:.0f} s, test {accuracy(net, settings, recipe)}")
+    settings.work.mkdir(parents=True, exist_ok=True)
+    save_file(net.state_dict(), settings.work / f"{name}.safetensors")
+
+
+def accuracy(net: nn.Module, settings: Settings, recipe: Recipe) -> str:
+    """Return the test accuracy in per cent."""
+    images = st.load_data(recipe.data, "test", settings.data)
+    net.eval()
+    with torch.no_grad():
+        hits = sum(int((net(x).argmax(1) == y).sum()) for x, y in DataLoader(images, 500))
+    net.train()
+    return f"{100 * hits / len(images):.2f} %"
+
+
+def trained(name: str, folder: Path) -> nn.Module:
+    """Return a network that this script has trained, in evaluation mode."""
+    net = RECIPES[name].build()
+    net.load_state_dict(load_file(folder / f"{name}.safetensors"))
+    # Trained on images as the data set itself normalises them, at their own size.
+    net.pretrained_cfg = {"input_size": (1, 28, 28)}
+    return net.eval()
+
+
+def main(settings: Settings) -> None:
+    """Train what is asked for and not there yet."""
+    torch.set_num_threads(settings.threads)
+    for name in settings.only:
+        if not (settings.work / f"{name}.safetensors").exists():
+            train(name, settings)
+
+
+if __name__ == "__main__":
+    main(auto_cli(Settings, as_positional=False))
