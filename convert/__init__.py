@@ -10,6 +10,7 @@ from .diagnosis import Diagnosis, LayerFinding
 from .doctor import doctor
 from .graded import Graded
 from .method import Method, register_method
+from .phase import Phase
 from .presets import Recipe, recipe, recipes
 from .ternary import Ternary
 from .thresholds import (
@@ -42,6 +43,7 @@ __all__ = [
     "Max",
     "Method",
     "Percentile",
+    "Phase",
     "PotentialCorrection",
     "Recipe",
     "Rung",

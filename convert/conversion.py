@@ -195,6 +195,7 @@ def _balance(calibration: Calibration, config: Method) -> None:
         neuron = build(config, threshold.to(like.device, like.dtype), draft.floor, draft.ceiling)
         assert neuron is not None  # the draft was one
         snn.net.set_submodule(str(place.node.target), neuron)
+    config.arrange([neuron for _, neuron in snn.neurons()])
     snn.net.recompile()
     snn.refresh()
 

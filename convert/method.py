@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Literal, TypeVar, get_args
 
@@ -61,6 +61,9 @@ class Method:
     equalise: bool = False
 
     spikes = "spikes"
+
+    def arrange(self, neurons: Sequence[Neuron]) -> None:
+        """Settle what depends on a neuron's place among all, first to last; nothing here."""
 
     def __post_init__(self) -> None:
         check_steps(self.steps)

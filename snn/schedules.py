@@ -49,7 +49,7 @@ class Geometric:
 
     Attributes:
         base: ``b``, above 1; 2 halves the weight at every step.
-        hold: steps during which every spike counts in full.
+        hold: steps during which every spike counts in full; need not be whole.
 
     Raises:
         SpiketuneError: on a base or a hold out of range.
@@ -63,7 +63,7 @@ class Geometric:
     """
 
     base: float = 1.15
-    hold: int = 1
+    hold: float = 1.0
 
     def __post_init__(self) -> None:
         if not self.base > 1 or self.hold < 1:

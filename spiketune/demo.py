@@ -51,6 +51,7 @@ def demo(
     models["binary, max"] = st.to_snn(ann, images, st.Binary(steps=steps, threshold=st.Max()))
     models["binary, MSE"] = st.to_snn(ann, images, st.Binary(steps=steps))
     models["ternary, MSE"] = st.to_snn(ann, images, st.Ternary(steps=steps))
+    models["graded"] = st.to_snn(ann, images)
 
     shuffled = DataLoader(train, batch_size=64, shuffle=True)
     tuned = st.to_snn(ann, images, st.Ternary(steps=BUDGET))
