@@ -63,6 +63,14 @@ class Calibration:
                 self.snn.ann(batch.to(self.device), observer)
                 self.progress(done * len(batches) + number, of * len(batches))
 
+    def maxima(self) -> dict[str, Tensor]:
+        """Return the largest ``|activation|`` of each channel ``[C]``, in one pass.
+
+        Raises:
+            SpiketuneError: if an activation is NaN or infinite.
+        """
+        return {name: moments.top for name, moments in self._moments(passes=1).items()}
+
     def histograms(self, bins: int = BINS) -> dict[str, Histogram]:
         """Return the histogram of the activation at each neuron, over all the images.
 
@@ -71,16 +79,7 @@ class Calibration:
         Raises:
             SpiketuneError: if an activation is NaN or infinite.
         """
-        moments: dict[str, _Moments] = {}
-
-        def note(name: str, current: Tensor) -> None:
-            place = self.places.get(name)
-            if place is not None:
-                found = _Moments.of(place, current, name)
-                moments[name] = found.joined(moments[name]) if name in moments else found
-
-        self.observe(note, of=2)
-        found = {name: m.histogram(bins) for name, m in moments.items()}
+        found = {name: m.histogram(bins) for name, m in self._moments(passes=2).items()}
 
         def count(name: str, current: Tensor) -> None:
             if name in found:
@@ -89,6 +88,18 @@ class Calibration:
 
         self.observe(count, of=2, done=1)
         return found
+
+    def _moments(self, passes: int) -> dict[str, _Moments]:
+        moments: dict[str, _Moments] = {}
+
+        def note(name: str, current: Tensor) -> None:
+            place = self.places.get(name)
+            if place is not None:
+                found = _Moments.of(place, current, name)
+                moments[name] = found.joined(moments[name]) if name in moments else found
+
+        self.observe(note, of=passes)
+        return moments
 
 
 @dataclass(frozen=True)

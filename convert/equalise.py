@@ -31,8 +31,7 @@ def equalise_ranges(calibration: Calibration) -> list[Row]:
     weights are shared, are left as they are.
 
     Args:
-        calibration: the network with its drafts in place, and the images; one pass over them for
-            each of two looks.
+        calibration: the network with its drafts in place, and the images; one pass over them.
 
     Returns:
         A row of the report for each layer that was scaled.
@@ -49,7 +48,7 @@ def equalise_ranges(calibration: Calibration) -> list[Row]:
         True
     """
     snn = calibration.snn
-    maxima = {name: histogram.maximum for name, histogram in calibration.histograms().items()}
+    maxima = calibration.maxima()
     rows = []
     for name, place in calibration.places.items():
         layer, top = place.node.args[0], maxima.get(name)

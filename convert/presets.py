@@ -17,6 +17,7 @@ from .burst import Burst
 from .corrections import BiasCorrection, PotentialCorrection, WeightCalibration
 from .graded import Graded
 from .method import Method
+from .phase import Phase
 from .ternary import Ternary
 from .thresholds import LTB, Gaussian, Max, Percentile, SpikeInput
 
@@ -183,6 +184,12 @@ RECIPES = (
         paper="spiketune",
         sets="signed spikes, threshold of least squared error a channel, half full",
         make=lambda steps: Ternary(steps=steps),
+    ),
+    Recipe(
+        name="phase",
+        paper="spiketune",
+        sets="signed spikes whose weight falls by 1.4 a step, layer after layer",
+        make=lambda steps: Phase(steps=steps),
     ),
     Recipe(
         name="graded",

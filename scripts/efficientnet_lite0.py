@@ -7,7 +7,8 @@
 Without ImageNet at hand there are no labels, so what is reported is the agreement with the ANN:
 the share of the pictures' crops on which both give the same of the 1,000 classes. Each picture is
 tested on a network whose thresholds were balanced on the crops of the nine others; nine pictures
-are few, and far from the 1,024 training images that calibration should see.
+are few, and far from the 1,024 training images that calibration should see, so each crop is
+shown once more as it is, mirrored at 1.4 times the contrast, and upside down in negative.
 """
 
 from __future__ import annotations
@@ -29,8 +30,9 @@ from spiketune.compare.runners import count_macs
 METHODS: dict[str, tuple[st.Method, list[int]]] = {
     "graded": (st.Graded(steps=8), [1, 2, 4, 8]),
     "graded, one spike a step": (st.Graded(steps=8, spikes_per_step=1), [2, 4, 8]),
-    "ternary, T=32": (st.Ternary(steps=32), [8, 16, 32]),
-    "ternary, T=64": (st.Ternary(steps=64), [16, 32, 64]),
+    "ternary, phase, T=32": (st.Phase(steps=32), [16, 24, 32]),
+    "ternary, phase, T=64": (st.Phase(steps=64), [32, 48, 64]),
+    "ternary, rate, T=32": (st.Ternary(steps=32, encode=False), [8, 16, 32]),
 }
 
 
@@ -58,7 +60,7 @@ def compare(ann: nn.Module, method: st.Method, budgets: list[int]) -> dict[str, 
     expected, meters = [], []
     for picture in sorted(set(owners)):
         held = torch.tensor([owner == picture for owner in owners])
-        snn = st.to_snn(ann, images[~held], method)
+        snn = st.to_snn(ann, views(images[~held]), method)
         meters.append(Meter(snn, longest))
         with torch.no_grad():
             expected.append(ann(images[held]))
@@ -78,6 +80,11 @@ def compare(ann: nn.Module, method: st.Method, budgets: list[int]) -> dict[str, 
         },
         "seconds": round(time.perf_counter() - began, 1),
     }
+
+
+def views(crops: Tensor) -> Tensor:
+    """Return the crops and two variations of each: ranges that nine pictures alone do not reach."""
+    return torch.cat([crops, 1.4 * crops.flip(3), -1.1 * crops.flip(2)])
 
 
 def measured(

@@ -74,7 +74,7 @@ class Geometric:
     def __call__(self, step: int) -> float:
         """Return the weight of a spike at a step, counted from 1."""
         # Not below what a float can still add to a membrane.
-        return max(self.base ** -max(step - self.hold, 0), 1e-30)
+        return float(max(self.base ** -max(step - self.hold, 0.0), 1e-30))
 
 
 Schedule = Constant | Harmonic | Geometric

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 
 from .base import FromDistribution, Histogram
+
+if TYPE_CHECKING:
+    from ..calibration import Calibration
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,6 +23,10 @@ class Max(FromDistribution):
         >>> Max()
         Max()
     """
+
+    def calibrate(self, calibration: Calibration) -> dict[str, Tensor]:
+        """Return the maximum of each channel; one pass over the images, as no histogram is needed."""
+        return calibration.maxima()
 
     def balance(self, histogram: Histogram, steps: int) -> Tensor:
         """Return the maximum of each channel."""
