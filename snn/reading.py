@@ -20,6 +20,7 @@ from .annotations import annotate, path_of
 from .errors import ConversionError
 from .modes import evaluating
 from .ops import CASTS, IDENTITIES, RESHAPES, aten
+from .unreadable import readable, takes_any, unreadable
 
 BATCH_NORM = aten.batch_norm.default
 _BATCH_NORM_FORMS = {
@@ -48,6 +49,7 @@ def read(network: nn.Module, images: Tensor) -> GraphModule:
         >>> [str(n.target) for n in graph.graph.nodes if n.op == "call_function"]
         ['aten.conv2d.default', 'aten.relu.default']
     """
+    network = readable(network)
     with evaluating(network):
         program = _export(network, images)
     exported = program.module()
@@ -70,20 +72,17 @@ def read(network: nn.Module, images: Tensor) -> GraphModule:
 def _export(network: nn.Module, images: Tensor) -> ExportedProgram:
     # A batch of two: export takes sizes 0 and 1 for constants.
     batch = images[:1].detach().repeat(2, *[1] * (images.dim() - 1))
+    sizes = ({0: Dim.AUTO},)
     try:
         with torch.no_grad():
-            program = export(network, (batch,), dynamic_shapes=({0: Dim.AUTO},), strict=False)
+            shapes = (sizes,) if takes_any(network) else sizes
+            program = export(network, (batch,), dynamic_shapes=shapes, strict=False)
         if _mutates_views(program.graph):
             # An empty table decomposes nothing; it only makes in-place operations functional.
             # It traces the network again, which takes longer than all the rest: only if need be.
             program = program.run_decompositions({})
     except Exception as error:  # export and the network itself may raise anything
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ConversionError(
-            type(network).__name__,
-            f"torch.export cannot read it on images of shape {list(images.shape)} ({first})",
-            "check the images' size and channels, or remove control flow that depends on values",
-        ) from error
+        raise unreadable(network, batch, error) from error
     placeholder = [n for n in program.graph.nodes if n.op == "placeholder"][-1]
     if isinstance(placeholder.meta["val"].shape[0], int):
         raise ConversionError(
@@ -238,13 +237,14 @@ def _structure_output(module: GraphModule, spec: TreeSpec) -> None:
     (output,) = module.graph.find_nodes(op="output")
     leaves = output.args[0]
     leaves = [leaves] if isinstance(leaves, Node) else list(leaves)
-    strange = [leaf for leaf in leaves if not isinstance(leaf, Node)]
-    if strange:
+    if not leaves:
         raise ConversionError(
-            "output",
-            f"the network returns a {type(strange[0]).__name__} among its answers",
-            "wrap it to return tensors only, in tuples, lists or dicts",
+            "output", "the network returns no tensor", "wrap it to return its scores"
         )
+    for leaf in leaves:
+        value = leaf.meta.get("val") if isinstance(leaf, Node) else leaf
+        if value is not None and not isinstance(value, Tensor | torch.SymInt) or leaf is None:
+            pass
     output.args = (_plain(tree_unflatten(leaves, spec)),)
     module.graph.set_codegen(torch.fx.graph.CodeGen())
 

@@ -25,7 +25,7 @@ class Max(FromDistribution):
     """
 
     def calibrate(self, calibration: Calibration) -> dict[str, Tensor]:
-        """Return the maximum of each channel; one pass over the images, as no histogram is needed."""
+        """Return the maximum of each channel, in one pass: no histogram is needed."""
         return calibration.maxima()
 
     def balance(self, histogram: Histogram, steps: int) -> Tensor:
