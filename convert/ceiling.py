@@ -9,19 +9,21 @@ accuracy that no number of steps exceeds by more than chance.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from math import inf
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
 
 from spiketune.snn import Neuron, SpiketuneError, SpikingNetwork, State, Temporal, evaluating
 from spiketune.snn.network import check_steps
 
+from .calibration import BATCH
 from .conversion import to_snn
-from .images import collect
+from .images import Images, collect
 from .levels import levels as levels_of
 from .method import Granularity
 from .ternary import Ternary
@@ -93,10 +95,10 @@ class Ceiling:
 
 def ceiling(
     ann: nn.Module,
-    loader: Iterable[Sequence[Any]],
+    loader: Iterable[Sequence[Any]] | Dataset[Any],
     levels: int | Iterable[int],
     *,
-    calibration: Tensor | Iterable[object],
+    calibration: Images,
     per: Granularity = "channel",
     threshold: Threshold = MSE(),  # noqa: B008
 ) -> Ceiling:
@@ -104,7 +106,8 @@ def ceiling(
 
     Args:
         ann: any network that ``to_snn`` converts.
-        loader: test images, ``(x, y, ...)`` with class indices ``y``; read once.
+        loader: test images, ``(x, y, ...)`` with class indices ``y``; read once. A data set of
+            such pairs does, too.
         levels: ``L``, one or several.
         calibration: training images for the thresholds, as for ``to_snn``.
         per: one threshold a ``channel`` or a ``layer``.
@@ -141,11 +144,9 @@ def ceiling(
     hits = dict.fromkeys([0, *wanted], 0)
     agreed = dict.fromkeys(wanted, 0)
     images = 0
-    place = next(ann.parameters(), torch.empty(())).device
     with torch.no_grad(), evaluating(ann):
-        for batch in loader:
-            x, y = _labelled(batch)
-            x, y, images = x.to(place), y.to(place), images + len(x)
+        for x, y in _labelled(loader, next(ann.parameters(), shown)):
+            images += len(x)
             expected = _classes(ann(x), y)
             hits[0] += int((expected == y).sum())
             for count, network in networks.items():
@@ -196,13 +197,26 @@ class _AtRest(Temporal):
         return self.levels.quantised(self.neuron.activation(x))
 
 
-def _labelled(batch: Sequence[Any]) -> tuple[Tensor, Tensor]:
-    pair = isinstance(batch, list | tuple) and len(batch) >= 2
-    if not pair or not isinstance(batch[0], Tensor) or not isinstance(batch[1], Tensor):
+def _labelled(loader: object, like: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    if isinstance(loader, Dataset):
+        loader = DataLoader(loader, batch_size=BATCH)
+    if not isinstance(loader, Iterable):
         raise SpiketuneError(
-            f"the loader yields {type(batch).__name__}; make it yield images and labels, (x, y)"
+            f"test images of type {type(loader).__name__}; give a loader or a data set of (x, y)"
         )
-    return batch[0], batch[1]
+    for batch in loader:
+        pair = isinstance(batch, list | tuple) and len(batch) >= 2
+        if not pair or not isinstance(batch[0], Tensor) or not isinstance(batch[1], Tensor):
+            raise SpiketuneError(
+                f"the loader yields {type(batch).__name__}; make it yield images and labels, (x, y)"
+            )
+        x, y = batch[:2]
+        # Labels of another shape would be compared with every image.
+        if y.dim() != 1:
+            raise SpiketuneError(
+                f"labels of shape {list(y.shape)}; give class indices, one an image"
+            )
+        yield x.to(like.device, like.dtype), y.to(like.device)
 
 
 def _classes(answer: Any, labels: Tensor) -> Tensor:

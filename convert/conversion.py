@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
 from dataclasses import replace
 
 import torch
@@ -23,22 +22,23 @@ from spiketune.snn import (
 from spiketune.snn.cost import operation_rows
 from spiketune.snn.placing import place_encoders, place_neurons, put_poisson
 from spiketune.snn.rules import refusals, refuse, refuse_mixing, rounding
+from spiketune.snn.unreadable import readable
 
 from .calibration import Calibration, Progress
 from .equalise import equalise_ranges
 from .graded import Graded
-from .images import collect
+from .images import Images, collect
 from .method import Method, brief, builder_of
 from .passes import fold_batch_norms, fold_constants, move_max_pools, split_attention
 from .places import Place, places
 
 
-def check(ann: nn.Module, images: Tensor | None = None, config: Method | None = None) -> Report:
+def check(ann: nn.Module, images: Images | None = None, config: Method | None = None) -> Report:
     """Report what ``to_snn`` would do with each operation, without converting anything.
 
     Args:
         ann: any network from images to one tensor.
-        images: a batch, for its size; by default the size in ``ann.pretrained_cfg``.
+        images: some images, for their size; by default the size in ``ann.pretrained_cfg``.
         config: the method to convert with; ``Graded()`` by default.
 
     Returns:
@@ -53,7 +53,8 @@ def check(ann: nn.Module, images: Tensor | None = None, config: Method | None = 
         >>> report.neurons, report.refused
         (12, ())
     """
-    example = _example(ann) if images is None else images[:1]
+    ann = readable(ann)
+    example = _example(ann) if images is None else collect(images, 1)
     like = next(ann.parameters(), torch.empty(()))
     net, rows = prepare(ann, example.to(like.device, like.dtype), config or Graded())
     draft = SpikingNetwork(net, steps=1, input_shape=tuple(example.shape[1:]))
@@ -62,7 +63,7 @@ def check(ann: nn.Module, images: Tensor | None = None, config: Method | None = 
 
 def to_snn(
     ann: nn.Module,
-    images: Tensor | Iterable[object],
+    images: Images,
     config: Method | None = None,
     *,
     progress: Progress | None = None,
@@ -75,8 +76,8 @@ def to_snn(
 
     Args:
         ann: any network from images to one tensor.
-        images: calibration images, from the training set: a tensor ``[N, C, H, W]``, or a loader
-            of tensors or ``(x, ...)``.
+        images: calibration images, from the training set: a tensor ``[N, C, H, W]``, a loader of
+            tensors or ``(x, ...)``, or a data set, which is sampled all over.
         config: a method, such as ``Ternary(steps=16)``; by default ``Graded()``, the most
             accurate that is known here for any network.
         progress: called with how many calibration batches are done, and how many there are.
@@ -98,6 +99,7 @@ def to_snn(
     began = time.perf_counter()
     config = Graded() if config is None else config
     builder_of(config)  # refuses what is no method
+    ann = readable(ann)
     like = next(ann.parameters(), torch.empty(()))
     found = collect(images, config.calibration_images).to(like.dtype)
     net, rows = prepare(ann, found[:1].to(like.device), config)
@@ -157,8 +159,10 @@ def _silent(done: int, total: int) -> None:
 def _compare(ann: nn.Module, snn: SpikingNetwork, images: Tensor) -> None:
     """Compare the rewritten graph, activations in place of its neurons, with the network."""
     with torch.no_grad():
-        with evaluating(ann):
+        # What is compiled within would be compiled for this one call.
+        with evaluating(ann), torch.compiler.set_stance("force_eager"):
             expected = leaves(ann(images))
+        _refuse_infinite(ann, expected)
         try:
             found = leaves(snn.ann(images))
         except RuntimeError as error:
@@ -180,6 +184,22 @@ def _compare(ann: nn.Module, snn: SpikingNetwork, images: Tensor) -> None:
             f"the rewritten graph differs from the network by {worst:.1e} of its largest answer",
             "check that the network in eval() gives one answer to one image, and report this",
         )
+
+
+def _refuse_infinite(ann: nn.Module, answers: list[Tensor]) -> None:
+    """Raise if the network itself answers images that are finite with something that is not."""
+    if all(bool(answer.isfinite().all()) for answer in answers):
+        return
+    for name, parameter in ann.named_parameters():
+        if not bool(parameter.isfinite().all()):
+            raise ConversionError(
+                name, "a parameter holds NaN or infinity", "load the network's weights again"
+            )
+    raise ConversionError(
+        "",
+        f"its answers in {answers[0].dtype} hold NaN or infinity",
+        "check the images' preprocessing, or convert it in a wider type, such as ann.float()",
+    )
 
 
 def _balance(calibration: Calibration, config: Method) -> None:
@@ -205,7 +225,7 @@ def _positive(threshold: Tensor, place: Place) -> Tensor:
     silent = threshold <= 0
     if bool(silent.all()):
         raise ConversionError(
-            place.node.meta.get("path", ""),
+            place.node.meta.get("path") or str(place.node.target),
             "no activation above zero on any calibration image",
             "give more images, or check the network's weights",
         )

@@ -18,7 +18,7 @@ from .calibration import Progress
 from .conversion import to_snn
 from .diagnosis import PARTS, Diagnosis, LayerFinding
 from .graded import Graded
-from .images import collect
+from .images import Images, collect
 from .levels import levels
 from .method import Method
 from .places import Place, places
@@ -30,7 +30,7 @@ BEYOND = 0.01  # share of a channel's values beyond the range from which it coun
 
 def doctor(
     network: nn.Module,
-    images: Tensor | Iterable[object],
+    images: Images,
     config: Method | None = None,
     *,
     steps: int | None = None,

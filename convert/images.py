@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sized
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.data import Dataset, IterableDataset
 
 from spiketune.snn import SpiketuneError
 
+Images = Tensor | Iterable[object] | Dataset[Any]
 
-def collect(images: Tensor | Iterable[object], limit: int) -> Tensor:
+
+def collect(images: Images, limit: int) -> Tensor:
     """Return up to ``limit`` calibration images as one tensor.
 
     Args:
-        images: a tensor ``[N, C, H, W]`` or a loader of tensors or ``(x, ...)``.
-        limit: how many at most.
+        images: a tensor ``[N, C, H, W]``, a loader of tensors or ``(x, ...)``, or a data set of
+            such single images.
+        limit: how many at most: the first of a loader, and of a data set some from all over it.
 
     Raises:
         SpiketuneError: if there is none, or if one holds NaN or infinity.
@@ -26,17 +31,16 @@ def collect(images: Tensor | Iterable[object], limit: int) -> Tensor:
     """
     batches: list[Tensor] = []
     count = 0
-    if not isinstance(images, Tensor | Iterable):
-        raise SpiketuneError(
-            f"calibration images of type {type(images).__name__}; give a tensor [N, C, H, W] or a "
-            "loader"
-        )
-    for batch in [images] if isinstance(images, Tensor) else images:
-        x = batch if isinstance(batch, Tensor) else _first(batch)
+    for x in _batches(images, limit):
         if x.dim() < 2 or not x.is_floating_point():
             raise SpiketuneError(
                 f"calibration images of shape {list(x.shape)} and type {x.dtype}; give them as "
                 "floats [N, C, H, W], scaled as for the network"
+            )
+        if x.layout is not torch.strided or x.is_meta:
+            raise SpiketuneError(
+                f"calibration images of layout {x.layout} on {x.device}; give dense ones with "
+                "values"
             )
         batches.append(x[: limit - count])
         count += len(batches[-1])
@@ -61,9 +65,41 @@ def collect(images: Tensor | Iterable[object], limit: int) -> Tensor:
     return found
 
 
-def _first(batch: object) -> Tensor:
-    if isinstance(batch, list | tuple) and batch and isinstance(batch[0], Tensor):
-        return batch[0]
-    raise SpiketuneError(
-        f"the calibration loader yields {type(batch).__name__}; make it yield tensors or (x, ...)"
-    )
+def _batches(images: object, limit: int) -> Iterator[Tensor]:
+    if isinstance(images, Tensor):
+        yield images
+    elif isinstance(images, Dataset):
+        for sample in _samples(images, limit):
+            yield _first(sample, "data set").unsqueeze(0)
+    elif isinstance(images, Iterable) and not hasattr(images, "__array__"):
+        for batch in images:
+            yield _first(batch, "loader")
+    else:
+        raise SpiketuneError(
+            f"calibration images of type {type(images).__name__}; give a tensor [N, C, H, W], a "
+            "loader or a data set"
+        )
+
+
+def _samples(dataset: Dataset[Any], limit: int) -> Iterator[object]:
+    if isinstance(dataset, IterableDataset):
+        yield from dataset
+        return
+    if not isinstance(dataset, Sized):
+        raise SpiketuneError(
+            f"the calibration data set {type(dataset).__name__} has no length; give a loader of it"
+        )
+    # From all over it: folders are sorted by class, and the first images would be of one.
+    count = min(limit, len(dataset))
+    for number in range(count):
+        yield dataset[number * len(dataset) // count]
+
+
+def _first(batch: object, source: str) -> Tensor:
+    found = batch[0] if isinstance(batch, list | tuple) and batch else batch
+    if not isinstance(found, Tensor):
+        raise SpiketuneError(
+            f"the calibration {source} yields {type(found).__name__}; make it yield tensors or "
+            "(x, ...)"
+        )
+    return found

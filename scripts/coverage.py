@@ -1,6 +1,6 @@
 """Which timm architectures convert, and how close the spiking network comes to the ANN.
 
-    python scripts/coverage.py --families timm-families.txt
+    python scripts/coverage.py
     python scripts/coverage.py --only [resnet18,swin_tiny_patch4_window7_224] --redo true
 
 ``--families`` is a list of lines ``family<TAB>name``. Finished rows are kept in
@@ -60,7 +60,7 @@ class Settings:
         threads: of torch.
     """
 
-    families: Path = Path("/work/shared/timm-families.txt")
+    families: Path = field(default_factory=lambda: Path(__file__).with_name("timm-families.txt"))
     only: list[str] = field(default_factory=list)
     steps: int = 64
     sizes: list[int] = field(default_factory=lambda: [64, 96, 128, 192, 224, 256, 299, 512])

@@ -10,20 +10,15 @@ and the curves land in ``--results``.
 from __future__ import annotations
 
 import shutil
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import timm
 import torch
 from jsonargparse import auto_cli
-from safetensors.torch import save_file
-from timm.optim import create_optimizer_v2
-from timm.scheduler import CosineLRScheduler
 from torch import nn
-from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader
+from train_anns import train
 
 import spiketune as st
 
@@ -59,33 +54,6 @@ class Settings:
     stage: Literal["all", "ann", "tuned", "direct"] = "all"
 
 
-def train_ann(settings: Settings, path: Path) -> None:
-    """Train the ANN with AdamW and a cosine schedule, and write its weights."""
-    torch.manual_seed(0)
-    net = timm.create_model("resnet10t", in_chans=1, num_classes=10)
-    train = st.load_data("fashion-mnist", "train", settings.data, augment=True)
-    loader = DataLoader(train, settings.batch, shuffle=True, drop_last=True)
-    optimizer = create_optimizer_v2(net, "adamw", lr=2e-3, weight_decay=0.05)
-    total = settings.ann_epochs * len(loader)
-    schedule = CosineLRScheduler(
-        optimizer, t_initial=total, warmup_t=total // 10, warmup_prefix=True, t_in_epochs=False
-    )
-    step = 0
-    for epoch in range(settings.ann_epochs):
-        began = time.perf_counter()
-        for x, y in loader:
-            loss = cross_entropy(net(x), y, label_smoothing=0.05)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            step += 1
-            schedule.step_update(step)
-        seconds = time.perf_counter() - began
-        print(f"ann epoch {epoch + 1}: loss {loss.item():.3f}, {seconds:.0f} s", flush=True)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    save_file(net.state_dict(), path)
-
-
 def train_snn(
     snn: st.SpikingNetwork, settings: Settings, name: str, epochs: int, rate: float,
     teacher: nn.Module | None,
@@ -94,10 +62,10 @@ def train_snn(
     path = settings.work / f"{name}.safetensors"
     if path.exists():
         return st.load(path)
-    train = st.load_data("fashion-mnist", "train", settings.data, cfg=snn.pretrained_cfg)
+    images = st.load_data("fashion-mnist", "train", settings.data, cfg=snn.pretrained_cfg)
     checkpoint = path.with_suffix(".checkpoint")
     st.tune(
-        snn, DataLoader(train, settings.batch, shuffle=True), st.SurrogateBPTT(), steps=BUDGET,
+        snn, DataLoader(images, settings.batch, shuffle=True), st.SurrogateBPTT(), steps=BUDGET,
         epochs=epochs, teacher=teacher, training=st.Training(learning_rate=rate),
         checkpoint=checkpoint, resume=checkpoint.exists(),
         on_epoch=lambda e: print(f"{name} epoch {e.epoch}: {e.loss:.3f}, {e.seconds:.0f} s"),
@@ -110,12 +78,11 @@ def networks(settings: Settings) -> dict[str, nn.Module]:
     """Return every network to compare, trained or loaded."""
     weights = settings.work / "ann.safetensors"
     if not weights.exists():
-        train_ann(settings, weights)
+        train("resnet10t", weights, settings.data, batch=settings.batch, epochs=settings.ann_epochs)
     ann = st.load_ann("resnet10t", checkpoint=weights, num_classes=10, in_chans=1)
     # It was trained on images as the data set itself normalises them, at their own size.
     ann.pretrained_cfg = {"input_size": (1, 28, 28)}
-    train = st.load_data("fashion-mnist", "train", settings.data, limit=1024)
-    images = train.tensors[0]
+    images = st.load_data("fashion-mnist", "train", settings.data, limit=1024).tensors[0]
 
     models: dict[str, nn.Module] = {"ANN": ann}
     models["binary, max"] = st.to_snn(ann, images, st.Binary(threshold=st.Max()))

@@ -35,7 +35,6 @@ class Recipe:
     data: str
     epochs: int
     rate: float
-    decay: float = 0.05
 
 
 def lenet() -> nn.Module:
@@ -96,20 +95,23 @@ class Settings:
     threads: int = 2
 
 
-def train(name: str, settings: Settings) -> None:
+def train(
+    name: str, path: Path, data: str | None, *, batch: int = 128, epochs: int | None = None
+) -> None:
     """Train one network with AdamW, warm-up and a cosine schedule, and write its weights."""
     recipe = RECIPES[name]
+    epochs = recipe.epochs if epochs is None else epochs
     torch.manual_seed(0)
     net = recipe.build()
-    images = st.load_data(recipe.data, "train", settings.data, augment=recipe.data != "mnist")
-    loader = DataLoader(images, settings.batch, shuffle=True, drop_last=True)
-    optimizer = create_optimizer_v2(net, "adamw", lr=recipe.rate, weight_decay=recipe.decay)
-    total = recipe.epochs * len(loader)
+    images = st.load_data(recipe.data, "train", data, augment=recipe.data != "mnist")
+    loader = DataLoader(images, batch, shuffle=True, drop_last=True)
+    optimizer = create_optimizer_v2(net, "adamw", lr=recipe.rate, weight_decay=0.05)
+    total = epochs * len(loader)
     schedule = CosineLRScheduler(
         optimizer, t_initial=total, warmup_t=total // 10, warmup_prefix=True, t_in_epochs=False
     )
     step = 0
-    for epoch in range(recipe.epochs):
+    for epoch in range(epochs):
         began = time.perf_counter()
         for x, y in loader:
             loss = cross_entropy(net(x), y, label_smoothing=0.05)
@@ -118,17 +120,16 @@ def train(name: str, settings: Settings) -> None:
             optimizer.step()
             step += 1
             schedule.step_update(step)
-            if step % 100 == 0:
-                print(f"{name} step {step} of {total}: {loss.item():.3f}", flush=True)
         seconds = time.perf_counter() - began
-        print(f"{name} epoch {epoch + 1}: {seconds:.0f} s, test {accuracy(net, settings, recipe)}")
-    settings.work.mkdir(parents=True, exist_ok=True)
-    save_file(net.state_dict(), settings.work / f"{name}.safetensors")
+        shown = f"loss {loss.item():.3f}, test {accuracy(net, recipe, data)}, {seconds:.0f} s"
+        print(f"{name} epoch {epoch + 1}: {shown}", flush=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file(net.state_dict(), path)
 
 
-def accuracy(net: nn.Module, settings: Settings, recipe: Recipe) -> str:
+def accuracy(net: nn.Module, recipe: Recipe, data: str | None) -> str:
     """Return the test accuracy in per cent."""
-    images = st.load_data(recipe.data, "test", settings.data)
+    images = st.load_data(recipe.data, "test", data)
     net.eval()
     with torch.no_grad():
         hits = sum(int((net(x).argmax(1) == y).sum()) for x, y in DataLoader(images, 500))
@@ -149,8 +150,9 @@ def main(settings: Settings) -> None:
     """Train what is asked for and not there yet."""
     torch.set_num_threads(settings.threads)
     for name in settings.only:
-        if not (settings.work / f"{name}.safetensors").exists():
-            train(name, settings)
+        path = settings.work / f"{name}.safetensors"
+        if not path.exists():
+            train(name, path, settings.data, batch=settings.batch)
 
 
 if __name__ == "__main__":

@@ -202,13 +202,21 @@ def register_function(operation: Target) -> None:
     The operation must be pure (no randomness, nothing in place), give one tensor, and answer each
     image of a batch by itself. Whoever loads a saved network registers it first, too.
 
+    Most activations need no rule: what is written in torch operations, an ``autograd.Function``
+    too, is read through. One that ``torch.export`` cannot read, such as a kernel of one's own or a
+    call of NumPy, becomes an operation in five lines, as below.
+
     Args:
         operation: as the graph names it, such as ``torch.ops.aten.erf.default``, or one of
             your own from ``torch.library.custom_op``.
 
     Example:
-        >>> register_function(torch.ops.aten.erf.default)
-        >>> torch.ops.aten.erf.default in FUNCTIONS
+        >>> @torch.library.custom_op("spiketune_doc::wave", mutates_args=())
+        ... def wave(x: torch.Tensor) -> torch.Tensor:
+        ...     return torch.from_numpy(x.numpy() * 2)  # the activation, called as wave(x)
+        >>> _ = wave.register_fake(torch.empty_like)
+        >>> register_function(torch.ops.spiketune_doc.wave.default)
+        >>> torch.ops.spiketune_doc.wave.default in FUNCTIONS
         True
     """
     FUNCTIONS.add(operation)

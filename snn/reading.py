@@ -20,9 +20,11 @@ from .annotations import annotate, path_of
 from .errors import ConversionError
 from .modes import evaluating
 from .ops import CASTS, IDENTITIES, RESHAPES, aten
-from .unreadable import readable, takes_any, unreadable
+from .unreadable import quiet, readable, takes_any, unreadable
 
 BATCH_NORM = aten.batch_norm.default
+# Images that are read: export takes sizes 0 and 1 for constants.
+_BATCH = 2
 _BATCH_NORM_FORMS = {
     aten._native_batch_norm_legit_no_training.default,
     aten.native_batch_norm.default,
@@ -70,11 +72,10 @@ def read(network: nn.Module, images: Tensor) -> GraphModule:
 
 
 def _export(network: nn.Module, images: Tensor) -> ExportedProgram:
-    # A batch of two: export takes sizes 0 and 1 for constants.
-    batch = images[:1].detach().repeat(2, *[1] * (images.dim() - 1))
+    batch = images[:1].detach().repeat(_BATCH, *[1] * (images.dim() - 1))
     sizes = ({0: Dim.AUTO},)
     try:
-        with torch.no_grad():
+        with torch.no_grad(), quiet():
             shapes = (sizes,) if takes_any(network) else sizes
             program = export(network, (batch,), dynamic_shapes=shapes, strict=False)
         if _mutates_views(program.graph):
@@ -241,10 +242,29 @@ def _structure_output(module: GraphModule, spec: TreeSpec) -> None:
         raise ConversionError(
             "output", "the network returns no tensor", "wrap it to return its scores"
         )
-    for leaf in leaves:
-        value = leaf.meta.get("val") if isinstance(leaf, Node) else leaf
-        if value is not None and not isinstance(value, Tensor | torch.SymInt) or leaf is None:
-            pass
+    for place, leaf in enumerate(leaves):
+        value = leaf.meta["val"] if isinstance(leaf, Node) else leaf
+        if not isinstance(value, Tensor):
+            kind = "int" if isinstance(value, torch.SymInt) else type(value).__name__
+            raise ConversionError(
+                f"output {place}",
+                f"the network returns {kind} among its answers",
+                "wrap it to return tensors only, in tuples, lists or dicts",
+            )
+        # Sizes that follow the batch are symbols, which equal numbers: those are looked for first.
+        if any(isinstance(size, torch.SymInt) for size in value.shape):
+            continue
+        if value.shape[:1] == (_BATCH,):
+            raise ConversionError(
+                f"output {place}",
+                "its computation is tied to one batch size",
+                "use x.shape[0], not len(x) or loops over images, and keep constants outside",
+            )
+        raise ConversionError(
+            f"output {place}",
+            f"the network returns shape {list(value.shape)} for any number of images",
+            "return only tensors that begin with the batch, and keep constants outside",
+        )
     output.args = (_plain(tree_unflatten(leaves, spec)),)
     module.graph.set_codegen(torch.fx.graph.CodeGen())
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch._ops import OpOverload
 from torch.fx import GraphModule, Node
 
 from .dependencies import Depends, dependencies, has_rule
@@ -12,16 +13,19 @@ from .network import SpikingNetwork
 from .report import Row
 from .trees import leaves
 
+_WITHOUT = "take a network without it"
 _REMEDY = (
-    "take a network without it; or, if it is a pure function of each image, call "
-    "spiketune.snn.register_function(OPERATION) before converting"
+    f"{_WITHOUT}; or, if it is a pure function of each image, call "
+    "spiketune.register_function(OPERATION) before converting"
 )
+_RECURRENT = ("lstm", "gru", "rnn_tanh", "rnn_relu")
 _REMEDIES = {
     "batch_norm": "give it running statistics and call eval() on the network",
     **dict.fromkeys(
-        ("lstm", "gru", "rnn_tanh", "rnn_relu"),
-        "recurrent cells have no rule; take a network without them",
+        (*_RECURRENT, *(f"{name}_cell" for name in _RECURRENT)),
+        "take a network without recurrent cells: they have a time of their own",
     ),
+    "item": "leave numbers in tensors: one taken out of a tensor is the same for every image",
     "squeeze": "name the dimension to squeeze: a batch of one would vanish too",
 }
 
@@ -45,9 +49,23 @@ def refusals(net: GraphModule) -> list[Row]:
         if node.op != "call_function" or constant or has_rule(node, depends):
             continue
         name = operation_name(node)
-        note = _REMEDIES.get(name, _REMEDY.replace("OPERATION", f"torch.ops.{node.target}"))
+        note = _REMEDIES.get(name) or _remedy(node)
         rows.append(Row(node.meta.get("path", ""), name, "refused", note))
     return rows
+
+
+def _remedy(node: Node) -> str:
+    """Offer registration only for what can be registered."""
+    if not isinstance(node.target, OpOverload):
+        return _WITHOUT
+    dtype = node.meta.get("dtype", "float")
+    if "float" not in dtype:
+        return f"{dtype} does not add up over time; do this outside, on what the network answers"
+    if torch.Tag.nondeterministic_seeded in node.target.tags:
+        return "it is random; remove it, or let it rest in eval()"
+    returns = node.target._schema.returns
+    pure = not node.target._schema.is_mutable and [str(r.type) for r in returns] == ["Tensor"]
+    return _REMEDY.replace("OPERATION", f"torch.ops.{node.target}") if pure else _WITHOUT
 
 
 def refuse(rows: list[Row]) -> None:
@@ -131,12 +149,13 @@ def _alike(one: Tensor, other: Tensor) -> bool:
 
 
 def operation_name(node: Node) -> str:
-    """Return ``gelu`` for ``aten.gelu.default``.
+    """Return ``gelu`` for ``aten.gelu.default``, and ``mine.wave`` for an operation of one's own.
 
     Example:
         >>> from torch.fx import Graph
         >>> operation_name(Graph().call_function(torch.ops.aten.gelu.default))
         'gelu'
     """
-    parts = str(node.target).split(".")
-    return parts[1] if parts[0] == "aten" else parts[-1]
+    if isinstance(node.target, OpOverload):
+        return str(node.target.overloadpacket).removeprefix("aten.")
+    return getattr(node.target, "__name__", str(node.target))
