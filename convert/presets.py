@@ -186,6 +186,12 @@ RECIPES = (
         make=lambda steps: Ternary(steps=steps),
     ),
     Recipe(
+        name="ternary_corrected",
+        paper="spiketune",
+        sets="as ternary, and biases corrected for this budget",
+        make=lambda steps: Ternary(steps=steps, corrections=(BiasCorrection(),)),
+    ),
+    Recipe(
         name="phase",
         paper="spiketune",
         sets="signed spikes whose weight falls by 1.4 a step, layer after layer",

@@ -60,8 +60,14 @@ def methods(settings: Settings) -> dict[str, st.Method]:
     """Return what is compared: the presets of the field, and ours."""
     longest = max(settings.steps)
     named = {name: st.recipe(name, settings.recipe_steps) for name in settings.recipes}
-    ternary = {f"ternary, for T={t}": st.Ternary(steps=t) for t in (4, 8, 16) if t <= longest}
-    return {**named, **ternary, "graded": st.Graded()}
+    budgets = [t for t in (4, 8, 16) if t <= longest]
+    plain = {f"ternary, for T={t}": st.Ternary(steps=t) for t in budgets}
+    corrections = (st.BiasCorrection(images=32),)
+    corrected = {
+        f"ternary, corrected, T={t}": st.Ternary(steps=t, corrections=corrections)
+        for t in budgets[-2:]
+    }
+    return {**named, **plain, **corrected, "graded": st.Graded()}
 
 
 def main(settings: Settings) -> None:
