@@ -32,6 +32,7 @@ class Settings:
     Attributes:
         only: the networks to convert.
         recipes: presets to compare, at ``recipe_steps``; ours come beside them.
+        methods: rows to make, of those named in ``methods``; by default all.
         recipe_steps: step count that the presets are made for.
         data: folder with the data sets; by default the usual places.
         work: folder with the weights.
@@ -46,6 +47,7 @@ class Settings:
         default_factory=lambda: ["lenet", "residual14", "resnet50", "vit", "convnext"]
     )
     recipes: list[str] = field(default_factory=lambda: ["rueckauer2017"])
+    methods: list[str] | None = None
     recipe_steps: int = 16
     data: str | None = None
     work: Path = Path("runs/anns")
@@ -67,7 +69,8 @@ def methods(settings: Settings) -> dict[str, st.Method]:
         f"ternary, corrected, T={t}": st.Ternary(steps=t, corrections=corrections)
         for t in budgets[-2:]
     }
-    return {**named, **plain, **corrected, "graded": st.Graded()}
+    found = {**named, **plain, **corrected, "graded": st.Graded()}
+    return {k: v for k, v in found.items() if settings.methods is None or k in settings.methods}
 
 
 def main(settings: Settings) -> None:
