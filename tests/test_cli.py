@@ -40,7 +40,7 @@ def refused(args: list[str], capsys: Capture) -> str:
 def test_convert_writes_the_network_that_the_library_makes(converted: Path) -> None:
     ann = st.load_ann("digits_resnet")
     train = st.load_data("digits", "train", cfg=ann, limit=200)
-    expected = st.to_snn(ann, [(x.unsqueeze(0), y) for x, y in train], st.Ternary(steps=4))
+    expected = st.to_snn(ann, [(x.unsqueeze(0), y) for x, y in train], st.Graded(steps=4))
     snn = st.load(converted)
     assert snn.steps == 4
     assert snn.about["calibration_images"] == 200
