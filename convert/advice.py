@@ -23,7 +23,7 @@ def advise(diagnosis: Diagnosis) -> Iterator[str]:
         >>> import torch, spiketune as st
         >>> ann = torch.nn.Sequential(torch.nn.Linear(4, 64), torch.nn.ReLU())
         >>> advice = list(advise(st.doctor(ann, torch.rand(9, 4), st.Binary(steps=2))))
-        >>> advice[0].startswith("1 is the first layer below 10 dB")
+        >>> any("use " in sentence for sentence in advice)
         True
     """
     if diagnosis.first_fall is None:
