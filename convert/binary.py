@@ -14,13 +14,13 @@ from torch import Tensor
 
 from spiketune.snn import IF, Firing, HardReset, SoftReset, SpiketuneError
 
-from .method import Ceiling, Method, register_method
+from .method import Ceiling, Integrating, register_method
 
 Reset = Literal["soft", "hard"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Binary(Method):
+class Binary(Integrating):
     """Convert to integrate-and-fire neurons, spikes in {0, 1}.
 
     Attributes:

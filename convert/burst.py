@@ -14,11 +14,11 @@ from torch import Tensor
 from spiketune.snn import Burst as BurstNeuron
 from spiketune.snn import SpiketuneError
 
-from .method import Ceiling, Method, register_method
+from .method import Ceiling, Integrating, register_method
 
 
 @dataclass(frozen=True, kw_only=True)
-class Burst(Method):
+class Burst(Integrating):
     """Convert to burst neurons, ``s`` in {0, ..., m} spikes a step, soft reset, rate coding.
 
     Attributes:

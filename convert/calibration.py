@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from spiketune.snn import Monitor, SpiketuneError, SpikingNetwork
+from spiketune.snn import Monitor, Neuron, SpiketuneError, SpikingNetwork
 
+from .method import Ceiling
 from .places import Place
 from .thresholds import Histogram
 
 BINS = 2048
 BATCH = 64
 Progress = Callable[[int, int], None]
+
+
+def silent(done: int, total: int) -> None:
+    """Report no progress.
+
+    Example:
+        >>> silent(1, 2)
+    """
 
 
 @dataclass(frozen=True)
@@ -28,14 +37,17 @@ class Calibration:
         places: where its neurons stand, by the names of their nodes.
         steps: steps during which a neuron is driven.
         progress: called with how many passes over a batch are done, and how many there are.
+        build: what makes the neuron of a threshold, a floor and a ceiling.
 
     Example:
         >>> import spiketune as st
         >>> from spiketune.convert.places import places
         >>> ann = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.ReLU())
         >>> snn = st.to_snn(ann, torch.rand(9, 4), st.Ternary())
-        >>> found = Calibration(snn, torch.rand(9, 4), places(snn, "channel"), steps=8).histograms()
-        >>> next(iter(found.values())).counts.sum(1).tolist()
+        >>> found = Calibration(
+        ...     snn, torch.rand(9, 4), places(snn, "channel"), steps=8, build=lambda *settings: None
+        ... )
+        >>> next(iter(found.histograms().values())).counts.sum(1).tolist()
         [9, 9, 9]
     """
 
@@ -43,12 +55,25 @@ class Calibration:
     images: Tensor
     places: dict[str, Place]
     steps: int
-    progress: Progress = lambda done, total: None
+    progress: Progress = silent
+    build: Callable[[Tensor, float | None, Ceiling], Neuron | None] = field(kw_only=True)
 
     @property
     def batches(self) -> tuple[Tensor, ...]:
         """The images, some at a time."""
         return torch.split(self.images, BATCH)
+
+    def neuron(self, place: Place, channels: Tensor) -> Neuron:
+        """Return the neuron for a place, balanced to the values ``[C]``.
+
+        Raises:
+            ConversionError: if no channel was active.
+        """
+        draft = place.neuron
+        threshold = place.threshold(channels).to(draft.threshold)
+        neuron = self.build(threshold, draft.floor, draft.ceiling)
+        assert neuron is not None  # the draft was one
+        return neuron
 
     @property
     def device(self) -> torch.device:

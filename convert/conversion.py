@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -18,26 +19,26 @@ from spiketune.snn import (
     evaluating,
     leaves,
     read,
-)  # fmt: skip
+)
 from spiketune.snn.cost import operation_rows
 from spiketune.snn.placing import place_encoders, place_neurons, put_poisson
 from spiketune.snn.rules import refusals, refuse, refuse_mixing, rounding
 from spiketune.snn.unreadable import readable
 
-from .calibration import Calibration, Progress
+from .calibration import Calibration, Progress, silent
 from .equalise import equalise_ranges
 from .graded import Graded
 from .images import Images, collect
 from .method import Method, brief, builder_of
 from .passes import fold_batch_norms, fold_constants, move_max_pools, split_attention
-from .places import Place, places
+from .places import places
 
 
 def check(ann: nn.Module, images: Images | None = None, config: Method | None = None) -> Report:
     """Report what ``to_snn`` would do with each operation, without converting anything.
 
     Args:
-        ann: any network from images to one tensor.
+        ann: any network of one input, images; it may answer in tuples, lists and dicts.
         images: some images, for their size; by default the size in ``ann.pretrained_cfg``.
         config: the method to convert with; ``Graded()`` by default.
 
@@ -75,7 +76,7 @@ def to_snn(
     those images before it is returned: a wrong rewrite raises, it never runs.
 
     Args:
-        ann: any network from images to one tensor.
+        ann: any network of one input, images; it may answer in tuples, lists and dicts.
         images: calibration images, from the training set: a tensor ``[N, C, H, W]``, a loader of
             tensors or ``(x, ...)``, or a data set, which is sampled all over.
         config: a method, such as ``Ternary(steps=16)``; by default ``Graded()``, the most
@@ -98,7 +99,7 @@ def to_snn(
     """
     began = time.perf_counter()
     config = Graded() if config is None else config
-    builder_of(config)  # refuses what is no method
+    build = partial(builder_of(config), config)
     ann = readable(ann)
     like = next(ann.parameters(), torch.empty(()))
     found = collect(images, config.calibration_images).to(like.dtype)
@@ -118,7 +119,9 @@ def to_snn(
         rows.append(put_poisson(net, Poisson(scale=float(found.abs().max()))))
         snn.refresh()
     driven = config.drive if config.drive and config.drive > 1 else config.steps
-    calibration = Calibration(snn, found, places(snn, config.per), driven, progress or _silent)
+    calibration = Calibration(
+        snn, found, places(snn, config.per), driven, progress or silent, build=build
+    )
     if config.equalise:
         rows += equalise_ranges(replace(calibration, places=places(snn, "channel")))
     _balance(calibration, config)
@@ -150,10 +153,6 @@ def prepare(ann: nn.Module, example: Tensor, config: Method) -> tuple[GraphModul
     net = GraphModule(net, net.graph)
     rows += refusals(net)
     return net, rows
-
-
-def _silent(done: int, total: int) -> None:
-    """Report no progress."""
 
 
 def _compare(ann: nn.Module, snn: SpikingNetwork, images: Tensor) -> None:
@@ -204,32 +203,13 @@ def _refuse_infinite(ann: nn.Module, answers: list[Tensor]) -> None:
 
 def _balance(calibration: Calibration, config: Method) -> None:
     """Put a neuron with a balanced threshold in the place of every draft."""
-    snn, build = calibration.snn, builder_of(config)
-    like = next(snn.parameters(), torch.empty(()))
+    snn = calibration.snn
     for name, channels in config.threshold.calibrate(calibration).items():
         place = calibration.places[name]
-        draft, threshold = place.neuron, place.shaped(_positive(channels, place))
-        if draft.floor is not None and draft.ceiling is not None:
-            top = torch.as_tensor(draft.ceiling, dtype=threshold.dtype, device=threshold.device)
-            threshold = threshold.minimum(top.clamp_min(-draft.floor))
-        neuron = build(config, threshold.to(like.device, like.dtype), draft.floor, draft.ceiling)
-        assert neuron is not None  # the draft was one
-        snn.net.set_submodule(str(place.node.target), neuron)
+        snn.net.set_submodule(str(place.node.target), calibration.neuron(place, channels))
     config.arrange([neuron for _, neuron in snn.neurons()])
     snn.net.recompile()
     snn.refresh()
-
-
-def _positive(threshold: Tensor, place: Place) -> Tensor:
-    """Give channels that were never active the largest threshold of the layer."""
-    silent = threshold <= 0
-    if bool(silent.all()):
-        raise ConversionError(
-            place.node.meta.get("path") or str(place.node.target),
-            "no activation above zero on any calibration image",
-            "give more images, or check the network's weights",
-        )
-    return torch.where(silent, threshold.max(), threshold)
 
 
 def _example(ann: nn.Module) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from math import log10
 from pathlib import Path
 
 # Below this signal-to-error ratio a layer's answer differs by a third of its own size.
@@ -69,8 +70,6 @@ class LayerFinding:
     @property
     def snr(self) -> float:
         """Signal-to-error ratio in dB, at most 120."""
-        from math import log10
-
         return -10 * log10(max(self.error, 1e-12))
 
     @property
@@ -93,7 +92,8 @@ class Diagnosis:
         steps: ``T``.
         drive: steps during which the image acts, None for always.
         images: how many were looked at.
-        agreement: share of them answered as the ANN does, in percent; None for no classifier.
+        agreement: share of them answered as the ANN does, read as the mean of all outputs, in
+            percent; None for no classifier.
         method: how the network was converted.
 
     Example:

@@ -8,14 +8,14 @@ what has changed: each spike leaves a third of what is missing at most, so that 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from torch import Tensor
 
 from spiketune.snn import Constant, Schedule, SpiketuneError
 from spiketune.snn import Graded as GradedNeuron
 
-from .method import Ceiling, Method, register_method
+from .method import Ceiling, Method, only_once, register_method
 from .thresholds import Max, Threshold
 
 Coding = Literal["differential", "rate"]
@@ -31,8 +31,14 @@ class Graded(Method):
         headroom: the largest spike is so many times what ``threshold`` says. Nothing is clipped
             without it, but what lies above the largest spike takes many spikes; with it, images
             that excite a channel more than those of calibration do cost no more.
+        least: no channel's threshold is below so much of the layer's largest. A channel that
+            hardly stirs on the images of calibration would else answer a livelier image in spikes
+            of next to nothing, one after the other.
         coding: ``differential``, where image and biases act once; or ``rate``.
         schedule: how much a spike counts at which step, with differential coding.
+
+    Raises:
+        SpiketuneError: on a value out of its range, or settings that exclude each other.
 
     Source: Huang et al. 2024 (ECMT), Huang et al. 2025 (DCGS).
 
@@ -46,20 +52,30 @@ class Graded(Method):
     levels: int = 15
     spikes_per_step: int = 2
     headroom: float = 4.0
+    least: float = 1 / 64
     coding: Coding = "differential"
     schedule: Schedule = Constant()  # noqa: RUF009
 
     spikes = "graded"
 
     def __post_init__(self) -> None:
+        if self.coding not in get_args(Coding):
+            raise SpiketuneError(f"coding must be 'differential' or 'rate', not {self.coding!r}")
+        if self.coding == "differential":
+            only_once(self)
+        elif self.schedule != Constant():
+            raise SpiketuneError(
+                "a schedule weighs the steps of differential coding; with coding='rate' every "
+                "step counts the same, so leave it out"
+            )
+        if not 0 <= self.least <= 1:
+            raise SpiketuneError(f"least must lie in [0, 1], not {self.least}")
         super().__post_init__()
         if self.levels < 1 or self.spikes_per_step < 1 or not self.headroom > 0:
             raise SpiketuneError(
                 "levels and spikes_per_step must be at least 1 and headroom above 0, not "
                 f"{self.levels}, {self.spikes_per_step} and {self.headroom}"
             )
-        if self.coding == "differential":
-            object.__setattr__(self, "drive", 1)
 
 
 @register_method(Graded)
@@ -67,7 +83,7 @@ def _neuron(
     method: Graded, threshold: Tensor, floor: float | None, ceiling: Ceiling
 ) -> GradedNeuron:
     return GradedNeuron(
-        method.headroom * threshold,
+        method.headroom * threshold.clamp_min(method.least * threshold.max()),
         levels=method.levels,
         spikes=method.spikes_per_step,
         drive=method.drive,

@@ -31,7 +31,6 @@ class Method:
         steps: step count that the network is made for, ``T``; any other may still be simulated.
         threshold: rule that balances the thresholds.
         per: one threshold a ``channel`` or a ``layer``.
-        initial: membrane at the start in thresholds; 0.5 makes the first spike round.
         calibration_images: how many of the images given are used, at most.
         drive: steps during which image and biases act, None for always.
         input: ``constant``, the image as a current at every step; or ``poisson``, as random
@@ -52,7 +51,6 @@ class Method:
     steps: int = 16
     threshold: Threshold = MSE()  # noqa: RUF009
     per: Granularity = "channel"
-    initial: float = 0.5
     calibration_images: int = 1024
     drive: int | None = None
     input: Input = "constant"
@@ -84,8 +82,54 @@ class Method:
             raise SpiketuneError(f"input must be 'constant' or 'poisson', not {self.input!r}")
         if self.per not in get_args(Granularity):
             raise SpiketuneError(f"per must be 'layer' or 'channel', not {self.per!r}")
+        if self.input == "poisson" and self.drive == 1:
+            raise SpiketuneError(
+                "Poisson input sends spikes at every step, and with drive=1 only the first would "
+                "count; take input='constant', or rate coding"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Integrating(Method):
+    """What methods have whose neurons add up their current in a membrane and floor.
+
+    Attributes:
+        initial: membrane at the start in thresholds; 0.5 makes the first spike round. Signed
+            neurons in front of weights, which send the nearest value anyhow, start at zero.
+
+    Raises:
+        SpiketuneError: if it lies outside [0, 1).
+
+    Example:
+        >>> import spiketune as st
+        >>> st.Binary().initial
+        0.5
+    """
+
+    initial: float = 0.5
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
         if not 0 <= self.initial < 1:
             raise SpiketuneError(f"initial must lie in [0, 1), not {self.initial}")
+
+
+def only_once(method: Method) -> None:
+    """Settle that image and biases act in the first step alone, as differential coding needs it.
+
+    Raises:
+        SpiketuneError: if the method says otherwise.
+
+    Example:
+        >>> import spiketune as st
+        >>> st.Phase().drive
+        1
+    """
+    if method.drive not in (None, 1):
+        raise SpiketuneError(
+            f"with differential coding the image acts once; leave drive={method.drive} out"
+        )
+    object.__setattr__(method, "drive", 1)  # frozen, but not made yet
 
 
 def register_method(method: type[M]) -> Callable[[Build[M]], Build[M]]:

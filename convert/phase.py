@@ -18,7 +18,7 @@ from torch import Tensor
 from spiketune.snn import Geometric, Neuron, SpiketuneError
 from spiketune.snn import Graded as GradedNeuron
 
-from .method import Ceiling, Method, register_method
+from .method import Ceiling, Method, only_once, register_method
 from .thresholds import Max, Threshold
 
 FINEST = 128  # levels that the last layer can tell apart, if there are steps enough
@@ -54,12 +54,12 @@ class Phase(Method):
     spikes = "ternary"
 
     def __post_init__(self) -> None:
+        only_once(self)
         super().__post_init__()
         if not self.base > 1 or (self.tail is not None and self.tail < 1):
             raise SpiketuneError(
                 f"base must be above 1 and tail at least 1, not {self.base} and {self.tail}"
             )
-        object.__setattr__(self, "drive", 1)
 
     def arrange(self, neurons: Sequence[Neuron]) -> None:
         """Let the weights of the layers begin to fall one after the other."""

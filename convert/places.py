@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 from torch.fx import Node
 
-from spiketune.snn import Neuron, SpikingNetwork
+from spiketune.snn import ConversionError, Neuron, SpikingNetwork
 from spiketune.snn.ops import CONVOLUTIONS, MATRIX_PRODUCTS, PASSING, WEIGHTED, aten
 
 from .method import Granularity
@@ -49,6 +50,29 @@ class Place:
         shape = [1] * (dims - 1)
         shape[self.axis - 1 if self.axis > 0 else self.axis] = -1
         return channels.view(shape)
+
+    def threshold(self, channels: Tensor) -> Tensor:
+        """Return balanced values ``[C]`` as thresholds that broadcast to one sample.
+
+        Channels that were never active take the largest of the layer; between two bounds no
+        threshold is above the larger.
+
+        Raises:
+            ConversionError: if no channel was active.
+        """
+        silent = channels <= 0
+        if bool(silent.all()):
+            raise ConversionError(
+                self.node.meta.get("path") or str(self.node.target),
+                "no activation above zero on any calibration image",
+                "give more images, or check the network's weights",
+            )
+        filled = self.shaped(torch.where(silent, channels.max(), channels))
+        floor, ceiling = self.neuron.floor, self.neuron.ceiling
+        if floor is None or ceiling is None:
+            return filled
+        top = torch.as_tensor(ceiling, dtype=filled.dtype, device=filled.device)
+        return filled.minimum(top.clamp_min(-floor))
 
 
 def places(snn: SpikingNetwork, per: Granularity) -> dict[str, Place]:

@@ -58,7 +58,7 @@ def recipe(name: str, steps: int) -> Method:
 
     Example:
         >>> recipe("rueckauer2017", steps=32)
-        Binary(steps=32, threshold=Percentile(percent=99.9), per='layer', initial=0.0, ...)
+        Binary(steps=32, threshold=Percentile(percent=99.9), per='layer', ..., initial=0.0, ...)
     """
     known = {one.name: one for one in RECIPES}
     if name not in known:

@@ -14,11 +14,11 @@ from torch import Tensor
 from spiketune.snn import Graded as GradedNeuron
 from spiketune.snn import Neuron, SignedIF
 
-from .method import Ceiling, Method, register_method
+from .method import Ceiling, Integrating, register_method
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ternary(Method):
+class Ternary(Integrating):
     """Convert to signed integrate-and-fire neurons, spikes in {-1, 0, 1}.
 
     Attributes:

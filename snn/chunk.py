@@ -117,10 +117,6 @@ class Chunk:
         """Return ``[T, ...]`` as it is kept: folded into the batch where the images lead."""
         return value.flatten(0, 1) if leads(node) else value
 
-    def output(self, node: Node) -> Tensor:
-        """Return a value as the network's output, ``[T, B, ...]``."""
-        return self.signal(node)
-
     def _fixed(self, node: Node, steps: int = 0) -> Any:
         """Return what does not change over time, repeated for so many steps where it leads."""
         depends, value = self.program.depends[node], self.stem[node]

@@ -45,11 +45,11 @@ class Program:
         (output,) = [n for n in graph.nodes if n.op == "output"]
         self._output = output.args[0]
         (self.image,) = graph.find_nodes(op="placeholder")
-        wanted = output.all_input_nodes
+        self._wanted = output.all_input_nodes
         self.body = [n for n in self.nodes if self.depends[n] == Depends.TIME]
         self._undriven = {n: _undriven_args(n, self.depends) for n in self.body}
-        self._free_all = _last_uses(self.nodes, wanted)
-        self._free_body = _last_uses(self.body, wanted)
+        self._free_all = _last_uses(self.nodes, self._wanted)
+        self._free_body = _last_uses(self.body, self._wanted)
         self._by_step = {n for n in self.body if _must_go_by_step(n, self.depends)}
         self._linear = {n for n in self.body if is_linear(n, self.depends)}
 
@@ -96,7 +96,7 @@ class Program:
             if self.depends[node] != Depends.TIME:
                 values[node] = self.value(node, values, image)
         needed = {n for node in self.body for n in node.all_input_nodes}
-        needed |= set(map_nodes(self._output))
+        needed |= set(self._wanted)
         stem = {node: value for node, value in values.items() if node in needed}
         stem[self.image] = image  # for its batch size
         return stem
@@ -128,7 +128,7 @@ class Program:
             if monitor is not None and isinstance(out, Tensor) and self._is_source(node):
                 monitor(node.name, chunk.over_time(out, node))
             _free(chunk.values, self._free_body.get(node, ()))
-        return map_arg(self._output, chunk.output), after
+        return map_arg(self._output, chunk.signal), after
 
     def is_unit(self, node: Node) -> bool:
         """Whether a node calls a unit with a memory."""
@@ -161,13 +161,6 @@ class Program:
             return self.unit(node)(*arguments, **keywords)
         assert callable(node.target)
         return node.target(*arguments, **keywords)
-
-
-def map_nodes(argument: Any) -> list[Node]:
-    """Return the nodes in an argument, whatever its structure."""
-    found: list[Node] = []
-    map_arg(argument, found.append)
-    return found
 
 
 def _must_go_by_step(node: Node, depends: dict[Node, Depends]) -> bool:

@@ -84,7 +84,10 @@ def refuse(rows: list[Row]) -> None:
         raise ConversionError(first.path, f"no rule for {first.found}{others}", first.note)
     if not any(row.became == "neuron" for row in rows):
         raise ConversionError(
-            "", "no ReLU-like activation, so nothing would spike", "take a network that has some"
+            "",
+            "no activation for which this method has a neuron, so nothing would spike",
+            "take one with ReLU-like activations, or convert with Graded(), whose neurons have "
+            "both signs",
         )
 
 

@@ -24,7 +24,7 @@ from .options import (
     spiking_network,
     usable_device,
 )
-from .progress import bars
+from .progress import bar, bars
 
 
 def models(
@@ -74,7 +74,7 @@ def convert(
         pretrained: whether to load trained weights.
         num_classes: outputs, where they differ from the name's own.
         in_chans: channels of the images, where they differ.
-        method: Ternary, Graded, Burst or Binary and its settings, such as
+        method: Graded, Ternary, Phase, Burst or Binary and its settings, such as
             `--method Ternary --method.steps 8`; Graded by default.
         device: cpu, cuda, ...; the CPU by default.
     """
@@ -84,12 +84,8 @@ def convert(
     torch.manual_seed(0)
     images = Images(data=data, root=root, limit=limit, batch=batch)
     loader = images.loader("train", ann, shuffle=True)
-    seen = min(len(loader), -(-config.calibration_images // batch))
-    with bars("calibrating", rounds=2, batches=seen) as on_batch:
-        snn = st.to_snn(
-            ann, loader, config,
-            progress=lambda done, total: on_batch(1, done * 2 * seen // total, 0.0),
-        )  # fmt: skip
+    with bar("calibrating") as progress:
+        snn = st.to_snn(ann, loader, config, progress=progress)
     st.save(snn, out)
     print(snn.report.summary)
     print(

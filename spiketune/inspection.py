@@ -15,7 +15,7 @@ from spiketune.snn import Report
 from spiketune.snn.network import check_steps
 
 from .options import Images, listed, method_of, points, usable_device
-from .progress import bars
+from .progress import bar
 
 
 def check(
@@ -51,7 +51,7 @@ def check(
         check_steps(image_size, "image_size")
         channels = dict(ann.pretrained_cfg)["input_size"][0]  # type: ignore[arg-type]
         batch = torch.zeros(1, channels, image_size, image_size)
-    report = st.check(ann, batch, method)
+    report = st.check(ann, batch, method_of(method))
     verdict = "does not convert" if report.refused else "converts completely"
     print(
         f"{model} {verdict}: {report.neurons} neuron layers, {len(report.refused)} operations "
@@ -108,7 +108,7 @@ def doctor(
         pretrained: whether to load trained weights for --model.
         num_classes: outputs of --model, where they differ from the name's own.
         in_chans: channels of its images, where they differ.
-        method: how --model is converted, such as `--method Graded --method.steps 4`; Ternary by
+        method: how --model is converted, such as `--method Ternary --method.steps 8`; Graded by
             default.
         device: cpu, cuda, ...; the CPU by default.
     """
@@ -128,11 +128,8 @@ def doctor(
     loader = Images(data=data, root=root, limit=limit, batch=batch).loader(
         "train", seen, shuffle=True
     )
-    with bars("looking", rounds=1, batches=1) as on_batch:
-        found = st.doctor(
-            seen, loader, config, steps=steps, limit=images,
-            progress=lambda done, total: on_batch(1, done // total, 0.0),
-        )  # fmt: skip
+    with bar("looking") as progress:
+        found = st.doctor(seen, loader, config, steps=steps, limit=images, progress=progress)
     out.mkdir(parents=True, exist_ok=True)
     (out / "doctor.json").write_text(found.to_json() + "\n")
     print(found)

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 from tqdm import tqdm
 
+from spiketune.convert.calibration import Progress
 from spiketune.finetune import OnBatch
 
 
@@ -36,3 +37,26 @@ def bars(label: str, rounds: int, batches: int, unit: str = "batch") -> Iterator
             bar.update(0)
 
         yield on_batch
+
+
+@contextmanager
+def bar(label: str) -> Iterator[Progress]:
+    """Show one bar whose length the work tells, and yield the callback that moves it.
+
+    Args:
+        label: what is going on.
+
+    Yields:
+        A function of how many batches are done, and how many there are.
+
+    Example:
+        >>> with bar("calibrating") as progress:
+        ...     progress(1, 2)
+    """
+    with tqdm(desc=label, unit="batch", leave=False, disable=None) as shown:
+
+        def progress(done: int, total: int) -> None:
+            shown.total, shown.n = total, done
+            shown.update(0)
+
+        yield progress

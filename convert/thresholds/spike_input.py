@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from spiketune.snn import SpiketuneError
 from spiketune.snn.network import check_steps
@@ -42,7 +42,8 @@ class SpikeInput(Threshold):
             memory at once.
 
     Raises:
-        SpiketuneError: on a value out of its range, or currents that are not finite.
+        SpiketuneError: on a value out of its range, currents that are not finite, or a layer
+            into which no positive current comes.
 
     Source: Sengupta et al. 2019, "Going deeper in spiking neural networks" (maximum); Rathi et al.
     2020, "Enabling deep SNNs with hybrid conversion" (with a scale of 0.7); Rathi & Roy 2021
@@ -77,7 +78,8 @@ class SpikeInput(Threshold):
         def visit(at: Arrival) -> None:
             place = calibration.places[at.name]
             found[at.name] = self._balance(place, at)
-            _set(place, found[at.name])
+            # Later layers see this one as ``to_snn`` is going to build it.
+            place.neuron.threshold = calibration.neuron(place, found[at.name]).threshold
             calibration.progress(len(found), len(calibration.places))
 
         count = min(self.images, len(calibration.images))
@@ -101,14 +103,3 @@ class SpikeInput(Threshold):
         rank = max(math.ceil(rows.shape[1] * self.percent / 100), 1)
         chosen = rows.kthvalue(rank, dim=1).values
         return self.scale * torch.where(chosen > 0, chosen, largest)
-
-
-def _set(place: Place, channels: Tensor) -> None:
-    """Give the draft the threshold that ``to_snn`` is going to give its neuron."""
-    filled = torch.where(channels > 0, channels, channels.max())
-    if not bool((filled > 0).all()):
-        return  # nothing arrives at the whole layer; to_snn refuses it
-    threshold, neuron = place.shaped(filled), place.neuron
-    if neuron.floor is not None and neuron.ceiling is not None:
-        threshold = threshold.clamp_max(max(-neuron.floor, neuron.ceiling))
-    neuron.threshold = nn.Parameter(threshold, requires_grad=False)

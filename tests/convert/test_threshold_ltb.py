@@ -13,6 +13,7 @@ import spiketune as st
 from spiketune.convert import Calibration
 from spiketune.convert.calibration import BATCH
 from spiketune.convert.places import places
+from spiketune.snn import IF
 
 Array = NDArray[np.float64]
 granularity = pytest.mark.parametrize("per", ["channel", "layer"])
@@ -23,12 +24,17 @@ def two_layers() -> nn.Sequential:
     return net.double().eval()
 
 
+def build(threshold: torch.Tensor, floor: float | None, ceiling: object) -> IF:
+    """Return the neuron that this rule never asks for."""
+    return IF(threshold, floor=floor)
+
+
 def drafts(ann: nn.Module, x: Tensor, per: str, method: type[st.Method] = st.Binary) -> Calibration:
     """Return a calibration whose neurons all have a threshold of one."""
     snn = st.to_snn(ann, x, method(threshold=st.Max()))
     for _, unit in snn.neurons():
         unit.threshold.fill_(1)
-    return Calibration(snn, x, places(snn, per), steps=16)  # type: ignore[arg-type]
+    return Calibration(snn, x, places(snn, per), steps=16, build=build)  # type: ignore[arg-type]
 
 
 def balanced(ann: nn.Sequential, x: Array, rule: st.LTB, per: str) -> list[Array]:
@@ -106,7 +112,7 @@ def test_the_network_comes_back_as_it_was_even_after_an_error() -> None:
     def interrupt(done: int, total: int) -> None:
         raise KeyboardInterrupt
 
-    stopped = Calibration(calibration.snn, x, calibration.places, 16, interrupt)
+    stopped = Calibration(calibration.snn, x, calibration.places, 16, interrupt, build=build)
     with pytest.raises(KeyboardInterrupt):
         st.LTB().calibrate(stopped)
     assert dict(calibration.snn.net.named_modules()) == before

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 import spiketune as st
 from spiketune.convert import Calibration
+from spiketune.convert.method import builder_of
 from spiketune.convert.places import places
 from spiketune.snn import Poisson
 
@@ -172,8 +174,9 @@ def test_silence_and_infinity_are_refused() -> None:
         st.to_snn(dead, x, st.Binary(threshold=st.SpikeInput()))
     snn = st.to_snn(three_layers(), x, st.Binary())
     snn.net.get_parameter("2.weight").fill_(float("inf"))
+    build = partial(builder_of(st.Binary()), st.Binary())
     with pytest.raises(st.SpiketuneError, match="not finite"):
-        st.SpikeInput().calibrate(Calibration(snn, x, places(snn, "channel"), 16))
+        st.SpikeInput().calibrate(Calibration(snn, x, places(snn, "channel"), 16, build=build))
 
 
 @pytest.mark.parametrize(
