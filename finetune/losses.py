@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -11,22 +13,28 @@ from .rules import Batch, Criterion
 from .training import Training
 
 
-def criterion(training: Training) -> Criterion:
-    """Return the loss of a run: ``(1 - a) CE + a τ² KL(teacher || network)``.
+def criterion(training: Training, read: Callable[[Tensor], Tensor]) -> Criterion:
+    """Return the loss of a run: ``(1 - a) CE + a τ² KL(teacher || network)`` of the answers.
 
     ``a`` is the distillation weight and ``τ`` its temperature; without a teacher's answers in the
     batch the loss is the cross-entropy alone.
+
+    Args:
+        training: what it consists of.
+        read: ``outputs [T, B, classes] -> answers [B, classes]``.
 
     Source: Hinton et al. 2015; the factor τ² keeps the gradients' size as τ changes.
 
     Example:
         >>> batch = Batch(torch.zeros(1, 1, 4, 4), torch.tensor([1]))
-        >>> round(criterion(Training())(torch.zeros(1, 2), batch).item(), 4)
+        >>> loss = criterion(Training(), lambda outputs: outputs.mean(0))
+        >>> round(loss(torch.zeros(4, 1, 2), batch).item(), 4)
         0.6931
     """
     share, temperature = training.distillation, training.temperature
 
-    def loss(answers: Tensor, batch: Batch) -> Tensor:
+    def loss(outputs: Tensor, batch: Batch) -> Tensor:
+        answers = read(outputs)
         hard = functional.cross_entropy(
             answers, batch.labels, label_smoothing=training.label_smoothing
         )

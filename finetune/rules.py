@@ -2,8 +2,10 @@
 
 A rule is a frozen settings dataclass and one function registered for it. The function gets the
 network ready (surrogates, which parameters train) and returns ``learn``, which the trainer calls
-once a batch. How the network runs forward is up to ``learn``: ``answer`` below for the plain way,
-``snn.outputs`` for single steps, ``snn.program.run`` where a rule handles the membranes itself.
+once a batch. How the network runs is up to ``learn``: ``outputs`` below for the plain way, all
+steps at once; ``snn.program.run`` where a rule handles the steps itself. A rule that replaces the
+gradient of a neuron sets ``neuron.through``. ``learn`` goes backward through ``task.backward``, as
+often as it likes, so that the trainer can scale and watch what it asks for.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
 
+import torch
 from torch import Tensor
 
 from spiketune.snn import SpikingNetwork
@@ -53,8 +56,7 @@ class Outcome(NamedTuple):
     """What came of one batch.
 
     Attributes:
-        loss: a scalar the trainer goes backward from. A rule that went backward itself, step by
-            step to save memory, returns it detached.
+        loss: a scalar, for the record; the rule has gone backward already.
         answers: ``[B, classes]``, for the training accuracy.
 
     Example:
@@ -68,6 +70,7 @@ class Outcome(NamedTuple):
 
 
 Criterion = Callable[[Tensor, Batch], Tensor]
+Backward = Callable[[Tensor], None]
 Learn = Callable[[Batch], Outcome]
 
 
@@ -77,15 +80,18 @@ class Task:
 
     Attributes:
         steps: the step budget ``T``.
-        criterion: ``(answers [B, classes], batch) -> loss``; cross-entropy and distillation.
+        criterion: ``(outputs [T, B, classes], batch) -> loss`` of the raw outputs of ``T`` steps;
+            labels, and the teacher's answers where there are any.
+        backward: goes backward from a loss; gradients add up.
 
     Example:
-        >>> Task(steps=4, criterion=lambda answers, batch: answers.sum()).steps
+        >>> Task(steps=4, criterion=lambda outputs, batch: outputs.sum()).steps
         4
     """
 
     steps: int
     criterion: Criterion
+    backward: Backward = Tensor.backward
 
 
 RuleT = TypeVar("RuleT", bound=Rule)
@@ -107,8 +113,10 @@ def register_rule(rule: type[RuleT]) -> Callable[[Prepare[RuleT]], Prepare[RuleT
         >>> @register_rule(OneStep)
         ... def one_step(snn: SpikingNetwork, rule: OneStep, task: Task) -> Learn:
         ...     def learn(batch: Batch) -> Outcome:
-        ...         answers = snn(batch.images, 1)
-        ...         return Outcome(task.criterion(answers, batch), answers)
+        ...         sent = outputs(snn, batch.images, 1)
+        ...         loss = task.criterion(sent, batch)
+        ...         task.backward(loss)
+        ...         return Outcome(loss.detach(), snn.read(sent).detach())
         ...     return learn
     """
 
@@ -129,6 +137,18 @@ def prepare(snn: SpikingNetwork, rule: Rule, task: Task) -> Learn:
         known = ", ".join(sorted(known.__name__ for known in _PREPARE))
         raise TuneError(f"{rule!r} is not a training rule; use an instance of one of {known}")
     return _PREPARE[type(rule)](snn, rule, task)
+
+
+def outputs(snn: SpikingNetwork, images: Tensor, steps: int) -> Tensor:
+    """Return the raw outputs of all steps ``[T, B, classes]``, gradients kept.
+
+    Example:
+        >>> import torch, spiketune as st
+        >>> snn = st.spiking("test_resnet", num_classes=10, steps=4, in_chans=1, image_size=32)
+        >>> list(outputs(snn, torch.rand(2, 1, 32, 32), 3).shape)
+        [3, 2, 10]
+    """
+    return torch.cat(list(snn.outputs(images, steps)))
 
 
 def require_neurons(snn: SpikingNetwork) -> None:

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 
 from spiketune.snn import Sigmoid, SpikingNetwork, Surrogate
 
-from .rules import Batch, Learn, Outcome, Rule, Task, register_rule
+from .rules import Batch, Learn, Outcome, Rule, Task, outputs, register_rule
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +53,9 @@ def surrogate_bptt(snn: SpikingNetwork, rule: SurrogateBPTT, task: Task) -> Lear
         neuron.threshold.requires_grad_(rule.train_thresholds)
 
     def learn(batch: Batch) -> Outcome:
-        answers = snn(batch.images, task.steps)
-        return Outcome(task.criterion(answers, batch), answers)
+        sent = outputs(snn, batch.images, task.steps)
+        loss = task.criterion(sent, batch)
+        task.backward(loss)
+        return Outcome(loss.detach(), snn.read(sent.detach()))
 
     return learn

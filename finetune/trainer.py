@@ -96,7 +96,7 @@ def tune(
     training = training or Training()
     place = find_place(snn, None if device is None else torch.device(device), precision)
     run = _Run(
-        snn, loader, rule, Task(steps=steps, criterion=criterion(training)), place,
+        snn, loader, rule, Task(steps=steps, criterion=criterion(training, snn.read)), place,
         training=training, epochs=epochs, seed=seed, teacher=teacher, validate=validate,
         on_batch=on_batch,
     )  # fmt: skip
@@ -251,8 +251,6 @@ class _Run:
         self.optimizer.zero_grad()
         with self.place.precision():
             outcome = self.learn(batch)
-        if outcome.loss.requires_grad:
-            outcome.loss.backward()  # type: ignore[no-untyped-call]
         norm = nn.utils.clip_grad_norm_(self._trained(), self.clip_grad or math.inf)
         loss = outcome.loss.item()
         # A membrane that is not a number never fires: the loss may look well while the gradient,

@@ -121,6 +121,10 @@ class SpikingNetwork(nn.Module):
             total = over_leaves(lambda so_far, out: so_far + out.sum(0), total, chunk)
         return over_leaves(lambda sent: sent / min(steps, self.drive or steps), total)
 
+    def read(self, outputs: Tensor) -> Tensor:
+        """Return the answer ``[B, ...]`` that raw outputs ``[T, B, ...]`` of all steps give."""
+        return self.readout(outputs, self.drive)[-1]
+
     def unroll(
         self,
         x: Tensor,

@@ -9,6 +9,7 @@ its time average approaches, which calibration, tests and distillation compare w
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -32,6 +33,9 @@ class Temporal(nn.Module, ABC):
     @abstractmethod
     def ann(self, x: Tensor) -> Tensor:
         """Return the ANN's answer to ``x [B, ...]``."""
+
+
+Through = Callable[["Neuron", Tensor, State], tuple[Tensor, State]]
 
 
 class Neuron(Temporal):
@@ -61,6 +65,8 @@ class Neuron(Temporal):
 
     # What describes a neuron beside its tensors: arguments and attributes of these names.
     settings: tuple[str, ...] = ("floor", "ceiling", "firing", "folded")
+    # Set by training rules with a gradient of their own; spikes and state must stay the same.
+    through: Through | None = None
 
     def __init__(
         self,
@@ -106,7 +112,11 @@ class Neuron(Temporal):
         """Run the current ``[T, B, ...]`` and return spikes (in ANN units) and the state."""
         # Under autocast a layer hands in half precision; a membrane must not lose what it sums.
         x = x.to(torch.promote_types(x.dtype, self.threshold.dtype))
-        spikes, state = over_time(self.step, x, self.start(x) if state is None else state)
+        state = self.start(x) if state is None else state
+        if self.through is not None and torch.is_grad_enabled():
+            spikes, state = self.through(self, x, state)
+        else:
+            spikes, state = over_time(self.step, x, state)
         return (spikes / self.threshold if self.folded else spikes), state
 
     def ann(self, x: Tensor) -> Tensor:

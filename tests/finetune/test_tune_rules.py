@@ -48,8 +48,8 @@ def registered() -> Iterator[None]:
                     for name, state in states.items()
                     if isinstance(state, State)
                 }
-                now = task.criterion(outputs[0], batch) / task.steps
-                now.backward()
+                now = task.criterion(outputs, batch) / task.steps
+                task.backward(now)
                 loss, total = loss + now.detach(), total + outputs[0].detach()
             return Outcome(loss, total / task.steps)
 
