@@ -8,9 +8,9 @@ from typing import Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from spiketune.snn import SignedIF, SpiketuneError, SpikingNetwork, evaluating
+from spiketune.snn.macs import count_macs
 
 from .meter import Meter
 
@@ -38,7 +38,7 @@ class Spiking:
     def answers(self, x: Tensor) -> Tensor:
         """Return the answer at every budget."""
         curve: Tensor = self._meter.unroll(x)
-        return curve[self._places]
+        return curve[self._places] if isinstance(curve, Tensor) else curve
 
     def spent(self, steps: int) -> tuple[float | None, float, int]:
         """Return what the meter counted within the budget."""
@@ -58,7 +58,7 @@ class Dense:
     def answers(self, x: Tensor) -> Tensor:
         """Return the single answer."""
         out: Tensor = self._ann(x)
-        return out.unsqueeze(0)
+        return out.unsqueeze(0) if isinstance(out, Tensor) else out
 
     def spent(self, steps: int) -> tuple[float | None, float, int]:
         """Return the multiply-accumulates of one pass."""
@@ -76,18 +76,6 @@ def runner(name: str, model: nn.Module, budgets: Sequence[int], image: Tensor) -
             "give the SpikingNetwork itself"
         )
     return Dense(model, image)
-
-
-def count_macs(ann: nn.Module, image: Tensor) -> int:
-    """Return the multiply-accumulates of convolutions and matrix products for ``image [1, ...]``.
-
-    Example:
-        >>> count_macs(nn.Conv2d(1, 4, 3, padding=1), torch.zeros(1, 1, 8, 8))
-        2304
-    """
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        ann(image)
-    return int(counter.get_total_flops()) // 2
 
 
 def _kind_of_spike(snn: SpikingNetwork) -> str:

@@ -188,6 +188,11 @@ def _matches(predicted: Tensor, wanted: Tensor, budgets: tuple[int, ...]) -> tup
 
 
 def _check(name: str, answers: Tensor, truth: Tensor) -> None:
+    if not isinstance(answers, Tensor):
+        raise SpiketuneError(
+            f"{name!r} gives no scores [images, classes] but a {type(answers).__name__}; give a "
+            "classifier, or compare what unroll() returns yourself"
+        )
     if answers.dim() != 3 or answers.shape[1] != len(truth):
         raise SpiketuneError(
             f"{name!r} answers {len(truth)} images with shape {list(answers.shape[1:])}, not "

@@ -77,6 +77,8 @@ def _clipping(layer: LayerFinding, diagnosis: Diagnosis) -> str:
 
 
 def _quantisation(layer: LayerFinding, diagnosis: Diagnosis) -> str:
+    if diagnosis.method.startswith("Phase"):
+        return f"; use steps={2 * diagnosis.steps}, or Graded()"
     if layer.neuron == "Graded" and not _signed(layer, diagnosis):
         return f"; use levels={_setting(diagnosis, 'levels', Graded.levels) + 1}"
     few = "" if layer.levels is None else f", {layer.levels:.0f} levels are too coarse"
@@ -90,7 +92,7 @@ def _quantisation(layer: LayerFinding, diagnosis: Diagnosis) -> str:
 
 
 def _unevenness(layer: LayerFinding, diagnosis: Diagnosis) -> str:
-    if _signed(layer, diagnosis):
+    if _signed(layer, diagnosis) or diagnosis.method.startswith("Phase"):
         return f", the neurons are not at rest yet; use steps={2 * diagnosis.steps}, or Graded()"
     if layer.neuron == "Graded":
         more = _setting(diagnosis, "spikes_per_step", Graded.spikes_per_step) + 1
@@ -126,8 +128,11 @@ def _signed(layer: LayerFinding, diagnosis: Diagnosis) -> bool:
 
 
 def _setting(diagnosis: Diagnosis, name: str, default: int) -> int:
-    """Return a number among the settings that the network was converted with."""
-    found = re.search(rf"\b{name}=(\d+)", diagnosis.method)
+    """Return a number among the method's own settings, not among those of its rules."""
+    _, _, own = diagnosis.method.partition("(")
+    while "(" in own:
+        own = re.sub(r"\([^()]*\)", "", own)
+    found = re.search(rf"\b{name}=(\d+)", own)
     return int(found[1]) if found else default
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from spiketune.snn import IF, Firing, HardReset, SoftReset, SpiketuneError
 
-from .method import Ceiling, Integrating, register_method
+from .method import Ceiling, Integrating, at_every_step, register_method
 
 Reset = Literal["soft", "hard"]
 
@@ -43,6 +43,7 @@ class Binary(Integrating):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        at_every_step(self)
         if self.reset not in get_args(Reset):
             raise SpiketuneError(f"reset must be 'soft' or 'hard', not {self.reset!r}")
 

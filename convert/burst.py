@@ -14,7 +14,7 @@ from torch import Tensor
 from spiketune.snn import Burst as BurstNeuron
 from spiketune.snn import SpiketuneError
 
-from .method import Ceiling, Integrating, register_method
+from .method import Ceiling, Integrating, at_every_step, register_method
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +23,9 @@ class Burst(Integrating):
 
     Attributes:
         most: most spikes of one neuron in one step, ``m``.
+        spread: whether a whole burst spans the range that ``threshold`` finds, so that
+            ``θ = range/m`` and ``T`` steps tell ``m T`` levels apart; the sources take the range as
+            ``θ`` and burst only to catch up.
 
     Raises:
         SpiketuneError: on fewer than one spike a step.
@@ -35,11 +38,18 @@ class Burst(Integrating):
     """
 
     most: int = 5
+    spread: bool = True
 
     spikes = "burst"
 
+    @property
+    def levels_told(self) -> int:
+        """Spikes that a neuron can send within the range."""
+        return self.steps * (self.most if self.spread else 1)
+
     def __post_init__(self) -> None:
         super().__post_init__()
+        at_every_step(self)
         if self.most < 1:
             raise SpiketuneError(f"most must be at least 1 spike a step, not {self.most}")
 
@@ -50,4 +60,5 @@ def _neuron(
 ) -> BurstNeuron | None:
     if floor != 0:
         return None  # a burst has no sign
+    threshold = threshold / method.most if method.spread else threshold
     return BurstNeuron(threshold, most=method.most, initial=method.initial, ceiling=ceiling)

@@ -37,6 +37,7 @@ class Calibration:
         places: where its neurons stand, by the names of their nodes.
         steps: steps during which a neuron is driven.
         progress: called with how many passes over a batch are done, and how many there are.
+        reference: the network before corrections, for those that compare with the ANN.
         build: what makes the neuron of a threshold, a floor and a ceiling.
 
     Example:
@@ -56,6 +57,7 @@ class Calibration:
     places: dict[str, Place]
     steps: int
     progress: Progress = silent
+    reference: SpikingNetwork | None = None
     build: Callable[[Tensor, float | None, Ceiling], Neuron | None] = field(kw_only=True)
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from copy import deepcopy
 from dataclasses import replace
 from functools import partial
 
@@ -57,7 +58,10 @@ def check(ann: nn.Module, images: Images | None = None, config: Method | None = 
     ann = readable(ann)
     example = _example(ann) if images is None else collect(images, 1)
     like = next(ann.parameters(), torch.empty(()))
-    net, rows = prepare(ann, example.to(like.device, like.dtype), config or Graded())
+    config = config or Graded()
+    net, rows = prepare(ann, example.to(like.device, like.dtype), config)
+    if config.input == "poisson":
+        rows.append(put_poisson(net, Poisson(scale=1.0)))
     draft = SpikingNetwork(net, steps=1, input_shape=tuple(example.shape[1:]))
     return Report((*rows, *operation_rows(draft)))
 
@@ -118,16 +122,16 @@ def to_snn(
         # Before balancing, for rules that simulate; for all others the unit is the identity.
         rows.append(put_poisson(net, Poisson(scale=float(found.abs().max()))))
         snn.refresh()
-    driven = config.drive if config.drive and config.drive > 1 else config.steps
+    # Rules that simulate see the neurons as they are going to be, but for their thresholds.
+    config.arrange([neuron for _, neuron in snn.neurons()])
     calibration = Calibration(
-        snn, found, places(snn, config.per), driven, progress or silent, build=build
+        snn, found, places(snn, config.per), config.levels_told, progress or silent, build=build
     )
     if config.equalise:
         rows += equalise_ranges(replace(calibration, places=places(snn, "channel")))
+        _compare(ann, snn, found[:16].to(like.device))
     _balance(calibration, config)
-    balanced = replace(calibration, places=places(snn, config.per))
-    for correction in config.corrections:
-        correction.correct(balanced)
+    _correct(calibration, config)
     snn.report = Report((*rows, *operation_rows(snn)))
     snn.about = {
         "method": brief(config),
@@ -210,6 +214,15 @@ def _balance(calibration: Calibration, config: Method) -> None:
     config.arrange([neuron for _, neuron in snn.neurons()])
     snn.net.recompile()
     snn.refresh()
+
+
+def _correct(calibration: Calibration, config: Method) -> None:
+    """Run the corrections; each aims at the ANN, not at what those before have made of it."""
+    snn = calibration.snn
+    original = deepcopy(snn) if config.corrections else None
+    balanced = replace(calibration, places=places(snn, config.per), reference=original)
+    for correction in config.corrections:
+        correction.correct(balanced)
 
 
 def _example(ann: nn.Module) -> Tensor:

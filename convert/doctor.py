@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isinf
 
 import torch
@@ -40,8 +40,9 @@ def doctor(
     """Split the error of every neuron layer into what is inherited, clipped, rounded and mistimed.
 
     Args:
-        network: a spiking network; or an ANN, which is converted first, balanced on all of the
-            images that the method takes.
+        network: an ANN, which is converted first, balanced on all of the images that the method
+            takes; or a spiking network, compared with its own graph as an ANN, in which
+            corrections of biases and weights are kept.
         images: training images, a tensor ``[N, C, H, W]`` or a loader of tensors or ``(x, ...)``.
         config: the method to convert an ANN with; ``Graded()`` by default.
         steps: ``T``; the network's own by default.
@@ -62,15 +63,7 @@ def doctor(
         >>> found.layers[0].snr > 20, found.layers[0].share("inherited")
         (True, 0.0)
     """
-    check_steps(limit, "limit")
-    if isinstance(network, SpikingNetwork):
-        if config is not None:
-            raise SpiketuneError("the network is converted already; leave the method out")
-        snn, shown = network, collect(images, limit)
-    else:
-        config = config or Graded()
-        shown = collect(images, max(limit, config.calibration_images))
-        snn, shown = to_snn(network, shown, config), shown[:limit]
+    snn, reference, shown = _networks(network, images, config, check_steps(limit, "limit"))
     steps = check_steps(snn.steps if steps is None else steps)
     like = next(snn.parameters(), shown)
     shown = shown.to(like.device, like.dtype)
@@ -86,7 +79,7 @@ def doctor(
 
     with evaluating(snn):
         for number, batch in enumerate(batches, 1):
-            walk(snn, batch, steps, visit, look=ending.look)
+            walk(snn, batch, steps, visit, look=ending.look, reference=reference)
             if progress is not None:
                 progress(number, len(batches))
     return Diagnosis(
@@ -100,6 +93,22 @@ def doctor(
         agreement=100 * ending.agreed / ending.seen if ending.seen else None,
         method=str(snn.about.get("method", "")),
     )
+
+
+def _networks(
+    network: nn.Module, images: Images, config: Method | None, limit: int
+) -> tuple[SpikingNetwork, SpikingNetwork, Tensor]:
+    """Return the network to look at, the one whose graph is the ANN, and the images to show."""
+    if isinstance(network, SpikingNetwork):
+        if config is not None:
+            raise SpiketuneError("the network is converted already; leave the method out")
+        return network, network, collect(images, limit)
+    config = config or Graded()
+    shown = collect(images, max(limit, config.calibration_images))
+    snn = reference = to_snn(network, shown, config)
+    if config.corrections:  # they move the graph's own weights and biases off the ANN's
+        reference = to_snn(network, shown, replace(config, corrections=()))
+    return snn, reference, shown[:limit]
 
 
 def _paths(where: dict[str, Place], names: Iterable[str]) -> list[str]:

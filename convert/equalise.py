@@ -72,16 +72,21 @@ def _may_scale(snn: SpikingNetwork, layer: Node, place: Place) -> bool:
     behind = all(
         user.target in _LAYERS and user.args[0] is place.node and _own(user) for user in users
     )
-    return bool(users) and behind and _own(layer) and place.axis == 1
+    # Where the weights in front have their outputs, so that a scale a channel is one a row.
+    rows = {1} if layer.target in CONVOLUTIONS else {-1, len(place.node.meta["shape"]) - 1}
+    return bool(users) and behind and _own(layer) and place.axis in rows
 
 
 def _own(layer: Node) -> bool:
-    """Whether a layer's weight is a parameter that no other layer shares."""
-    weight = layer.args[1]
-    if not isinstance(weight, Node) or weight.op != "get_attr":
-        return False
+    """Whether a layer's weight and bias are parameters that no other layer shares."""
+    held = [arg for arg in layer.args[1:3] if arg is not None]
     uses = layer.graph.find_nodes(op="get_attr")
-    return sum(len(n.users) for n in uses if n.target == weight.target) == 1
+    return all(
+        isinstance(arg, Node)
+        and arg.op == "get_attr"
+        and sum(len(n.users) for n in uses if n.target == arg.target) == 1
+        for arg in held
+    )
 
 
 def _scale(snn: SpikingNetwork, layer: Node, place: Place, scale: Tensor) -> None:

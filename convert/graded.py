@@ -8,12 +8,14 @@ what has changed: each spike leaves a third of what is missing at most, so that 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf
 from typing import Literal, get_args
 
 from torch import Tensor
 
 from spiketune.snn import Constant, Schedule, SpiketuneError
 from spiketune.snn import Graded as GradedNeuron
+from spiketune.snn.network import check_steps
 
 from .method import Ceiling, Method, only_once, register_method
 from .thresholds import Max, Threshold
@@ -30,7 +32,8 @@ class Graded(Method):
         spikes_per_step: most spikes of one neuron in one step; each is counted.
         headroom: the largest spike is so many times what ``threshold`` says. Nothing is clipped
             without it, but what lies above the largest spike takes many spikes; with it, images
-            that excite a channel more than those of calibration do cost no more.
+            that excite a channel more than those of calibration do cost no more. Made for ``Max``;
+            rules that choose a range for so many levels, such as ``MSE``, want 1.
         least: no channel's threshold is below so much of the layer's largest. A channel that
             hardly stirs on the images of calibration would else answer a livelier image in spikes
             of next to nothing, one after the other.
@@ -58,6 +61,11 @@ class Graded(Method):
 
     spikes = "graded"
 
+    @property
+    def levels_told(self) -> int:
+        """Spikes a neuron can send: the image acts once, but all steps are there to answer."""
+        return self.steps
+
     def __post_init__(self) -> None:
         if self.coding not in get_args(Coding):
             raise SpiketuneError(f"coding must be 'differential' or 'rate', not {self.coding!r}")
@@ -71,11 +79,10 @@ class Graded(Method):
         if not 0 <= self.least <= 1:
             raise SpiketuneError(f"least must lie in [0, 1], not {self.least}")
         super().__post_init__()
-        if self.levels < 1 or self.spikes_per_step < 1 or not self.headroom > 0:
-            raise SpiketuneError(
-                "levels and spikes_per_step must be at least 1 and headroom above 0, not "
-                f"{self.levels}, {self.spikes_per_step} and {self.headroom}"
-            )
+        check_steps(self.levels, "levels")
+        check_steps(self.spikes_per_step, "spikes_per_step")
+        if not 0 < self.headroom < inf:
+            raise SpiketuneError(f"headroom must be above 0 and finite, not {self.headroom}")
 
 
 @register_method(Graded)

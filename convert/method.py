@@ -8,7 +8,7 @@ from typing import Literal, TypeVar, get_args
 
 from torch import Tensor
 
-from spiketune.snn import Mean, Neuron, Readout, SpiketuneError
+from spiketune.snn import Delayed, Mean, Neuron, Readout, SpiketuneError
 from spiketune.snn.network import check_steps
 
 from .corrections import Correction
@@ -60,6 +60,11 @@ class Method:
 
     spikes = "spikes"
 
+    @property
+    def levels_told(self) -> int:
+        """How many spikes a neuron can send while it is driven: the levels that it tells apart."""
+        return self.drive or self.steps
+
     def arrange(self, neurons: Sequence[Neuron]) -> None:
         """Settle what depends on a neuron's place among all, first to last; nothing here."""
 
@@ -87,6 +92,11 @@ class Method:
                 "Poisson input sends spikes at every step, and with drive=1 only the first would "
                 "count; take input='constant', or rate coding"
             )
+        if isinstance(self.readout, Delayed) and self.drive is not None:
+            raise SpiketuneError(
+                "a delayed readout needs an image that acts at every step; use readout=Mean(), or "
+                "leave the drive out"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,6 +122,23 @@ class Integrating(Method):
         super().__post_init__()
         if not 0 <= self.initial < 1:
             raise SpiketuneError(f"initial must lie in [0, 1), not {self.initial}")
+
+
+def at_every_step(method: Method) -> None:
+    """Refuse a drive: without it the spikes sent too early are never taken back.
+
+    Raises:
+        SpiketuneError: if the image is to act for some steps only.
+
+    Example:
+        >>> import spiketune as st
+        >>> at_every_step(st.Binary())
+    """
+    if method.drive is not None:
+        raise SpiketuneError(
+            f"{type(method).__name__} cannot take spikes back and never comes to rest; leave "
+            f"drive={method.drive} out, or use Ternary()"
+        )
 
 
 def only_once(method: Method) -> None:
@@ -159,6 +186,12 @@ def builder_of(method: Method) -> Build[Method]:
     Raises:
         SpiketuneError: if there is none.
     """
+    if isinstance(method, str):
+        raise SpiketuneError(
+            f"{method!r} is no conversion method; a paper's is st.recipe({method!r}, steps=T)"
+        )
+    if isinstance(method, type):
+        raise SpiketuneError(f"give an object, {method.__name__}(), not the class itself")
     if type(method) not in _BUILDERS:
         known = ", ".join(sorted(cls.__name__ for cls in _BUILDERS))
         raise SpiketuneError(f"{type(method).__name__} is no conversion method; use one of {known}")

@@ -53,6 +53,11 @@ class Phase(Method):
 
     spikes = "ternary"
 
+    @property
+    def levels_told(self) -> int:
+        """Spikes a neuron can send: the image acts once, but all steps are there to answer."""
+        return self.steps
+
     def __post_init__(self) -> None:
         only_once(self)
         super().__post_init__()

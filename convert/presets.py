@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from difflib import get_close_matches
 
-from spiketune.snn import Delayed, Harmonic, SpiketuneError
+from spiketune.snn import Delayed, Harmonic, Membrane, SpiketuneError
 
 from .binary import Binary
 from .burst import Burst
@@ -114,6 +114,31 @@ RECIPES = (
         make=lambda steps: Binary(steps=steps, threshold=Max(), per="layer", initial=0.0),
     ),
     Recipe(
+        name="rathi2020",
+        paper="Rathi et al., ICLR 2020 (hybrid training)",
+        sets="sengupta2019 with soft reset, thresholds times 0.7, outputs added up; then hybrid()",
+        make=lambda steps: Binary(
+            steps=steps,
+            threshold=SpikeInput(percent=100, scale=0.7),
+            per="layer",
+            initial=0.0,
+            input="poisson",
+            readout=Membrane(),
+        ),
+    ),
+    Recipe(
+        name="diet2021",
+        paper="Rathi & Roy, TNNLS 2021 (DIET-SNN)",
+        sets="constant input, 0.3 times the 99.7 % percentile of currents; then hybrid()",
+        make=lambda steps: Binary(
+            steps=steps,
+            threshold=SpikeInput(percent=99.7, scale=0.3),
+            per="layer",
+            initial=0.0,
+            readout=Membrane(),
+        ),
+    ),
+    Recipe(
         name="li2021",
         paper="Li et al., ICML 2021 (calibration, light)",
         sets="binary, threshold of least squared error a layer, half full, biases corrected",
@@ -145,7 +170,9 @@ RECIPES = (
         name="burst2022",
         paper="Li & Zeng, IJCAI 2022 (burst spikes)",
         sets="opi2022, but up to five spikes a step",
-        make=lambda steps: Burst(steps=steps, threshold=Percentile(percent=99.9), per="layer"),
+        make=lambda steps: Burst(
+            steps=steps, threshold=Percentile(percent=99.9), per="layer", spread=False
+        ),
     ),
     Recipe(
         name="ecmt2024",
@@ -158,6 +185,7 @@ RECIPES = (
             levels=8,
             spikes_per_step=1,
             headroom=1.0,
+            least=0.0,
         ),
     ),
     Recipe(
@@ -176,6 +204,7 @@ RECIPES = (
             levels=4,
             spikes_per_step=1,
             headroom=1.0,
+            least=0.0,
             schedule=Harmonic(),
         ),
     ),

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -85,6 +86,7 @@ def walk(
     *,
     weigh: Look | None = None,
     look: Look | None = None,
+    reference: SpikingNetwork | None = None,
 ) -> None:
     """Walk through the network once.
 
@@ -98,6 +100,8 @@ def walk(
             exchange the weights.
         look: called after each operation that sees spikes, neurons too, with its node and the
             answers of both as values ``[B, ...]``.
+        reference: the network before it was corrected, whose graph is the ANN to compare with;
+            by default the network's own.
 
     Example:
         >>> import spiketune as st
@@ -108,8 +112,9 @@ def walk(
     """
     with torch.no_grad():
         both = _Both(snn, images, steps)
+        original = _Original(reference or snn, images)
         for node in both.program.nodes:
-            both.ann[node] = both.program.value(node, both.ann, images)
+            both.ann[node] = original.value(node, both.ann)
             if node in both.program.body:
                 if weigh is not None and node.target in WEIGHTED:
                     weigh(node, both.ann[node], both.mean(node.all_input_nodes[0]))
@@ -119,6 +124,27 @@ def walk(
                 if look is not None and isinstance(both.ann[node], Tensor):
                     look(node, both.ann[node], both.mean(node))
             both.free(node)
+
+
+class _Original:
+    """The ANN, run along with a network that may have got more nodes since."""
+
+    def __init__(self, snn: SpikingNetwork, images: Tensor) -> None:
+        self.program, self.images = snn.program, images
+        self.nodes = {node.name: node for node in self.program.nodes}
+        self.values: Values = {}
+        self.last = {n: node for node in self.program.nodes for n in node.all_input_nodes}
+
+    def value(self, node: Node, before: Values) -> Any:
+        """Return the ANN's value at a node; behind what was added, that in front of it."""
+        own = self.nodes.get(node.name)
+        if own is None:
+            return before[node.all_input_nodes[0]] if node.all_input_nodes else None
+        self.values[own] = found = self.program.value(own, self.values, self.images)
+        for source in own.all_input_nodes:
+            if self.last[source] is own:
+                self.values.pop(source, None)
+        return found
 
 
 class _Both:

@@ -103,8 +103,38 @@ def sizes(loader: Loader) -> dict[str, int | None]:
     }
 
 
+def counted(loader: Loader, batches: int, where: str) -> Iterator[Sequence[Tensor]]:
+    """Yield a pass over the loader and hold it to the number of batches that it announced.
+
+    Raises:
+        TuneError: if it ends early or goes on, naming both numbers.
+
+    Example:
+        >>> list(counted([(torch.zeros(1),)], 2, "epoch 1"))
+        Traceback (most recent call last):
+        ...
+        spiketune.finetune.errors.TuneError: epoch 1: the loader announced 2 batches and ended ...
+    """
+    remedy = "make its len() the number of batches that it yields"
+    number = 0
+    for number, batch in enumerate(loader, 1):
+        if number > batches:
+            raise TuneError(
+                f"{where}: the loader announced {batches} batches and yields at least {number}; "
+                f"{remedy}"
+            )
+        yield batch
+    if number < batches:
+        raise TuneError(
+            f"{where}: the loader announced {batches} batches and ended after {number}; {remedy}"
+        )
+
+
 def unpack(batch: Sequence[Tensor], place: Place, where: str) -> tuple[Tensor, Tensor]:
     """Return images and labels on the network's device, checked.
+
+    Labels are class numbers ``[B]``, or shares of the classes ``[B, classes]`` where the loader
+    mixes images itself.
 
     Raises:
         TuneError: naming the batch, on anything but scaled images and labels in range.
@@ -122,10 +152,19 @@ def unpack(batch: Sequence[Tensor], place: Place, where: str) -> tuple[Tensor, T
         )
     if not bool(images.isfinite().all()):
         raise TuneError(f"{where}: the images hold NaN or infinity; check their preprocessing")
-    if labels.shape != images.shape[:1] or labels.is_floating_point():
+    if labels.dim() == 2 and labels.is_floating_point():
+        labels = _shares(labels, len(images), place, where)
+    else:
+        labels = _numbers(labels, len(images), place, where)
+    images = images.to(place.device, place.dtype, non_blocking=True)
+    return images, labels.to(place.device, non_blocking=True)
+
+
+def _numbers(labels: Tensor, images: int, place: Place, where: str) -> Tensor:
+    if labels.shape != (images,) or labels.is_floating_point():
         raise TuneError(
             f"{where}: labels of shape {list(labels.shape)} and type {labels.dtype} for "
-            f"{len(images)} images; give one class number an image"
+            f"{images} images; give one class number an image"
         )
     low, high = int(labels.min()), int(labels.max())
     if low < 0 or high >= place.classes:
@@ -134,5 +173,20 @@ def unpack(batch: Sequence[Tensor], place: Place, where: str) -> tuple[Tensor, T
             f"classes apart, 0 to {place.classes - 1}; renumber the labels or give the network "
             "another last layer"
         )
-    images = images.to(place.device, place.dtype, non_blocking=True)
-    return images, labels.to(place.device, torch.int64, non_blocking=True)
+    return labels.to(torch.int64)
+
+
+def _shares(labels: Tensor, images: int, place: Place, where: str) -> Tensor:
+    if labels.shape != (images, place.classes):
+        raise TuneError(
+            f"{where}: mixed labels of shape {list(labels.shape)} for {images} images and "
+            f"{place.classes} classes; give one share a class"
+        )
+    if bool((labels < 0).any()) or not torch.allclose(
+        labels.sum(1), labels.new_ones(()), atol=1e-2
+    ):
+        raise TuneError(
+            f"{where}: the shares in mixed labels must be 0 or more and add up to 1; check what "
+            "mixes them"
+        )
+    return labels.to(place.dtype)

@@ -1,16 +1,18 @@
-"""A run's whole state in one file, written after every epoch and read back exactly.
+"""A run's whole state in one file, read back exactly.
 
 The file holds tensors, numbers and text only and is read with ``weights_only=True``: data, never
-code. It is written beside its place and then moved there, so that whatever interrupts the run,
-the last whole checkpoint stays.
+code. It is written beside its place, flushed to the disk and then moved there: whatever interrupts
+the run, SIGKILL or a full disk, the last whole checkpoint stays, and none is ever half there.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
 import pickle
 import zlib
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -23,9 +25,9 @@ from spiketune.snn.description import describe
 
 from .about import About
 from .errors import TuneError
-from .history import Epoch, History
+from .history import Epoch, History, Tally
 
-FORMAT = "spiketune-finetune/2"
+FORMAT = "spiketune-finetune/3"
 Settings = dict[str, Any]
 
 
@@ -38,17 +40,22 @@ class Checkpoint:
         settings: what the run was asked for, as JSON data.
         about: how the network was made, before this run.
         history: the epochs done.
+        tally: where the run stands in the epoch under way, and what that came to so far.
         model: the network's tensors.
-        optimizer: the optimizer's state.
+        average: those of the averaged network, None without one.
+        optimizer: the optimizer's state. The schedule has none: it follows from the position.
         floors: smallest threshold of each neuron.
-        generators: states of the loader's own random generators.
+        generators: states of the loader's own random generators as the epoch under way began; all
+            other randomness follows from the seed and the position.
     """
 
     network: str
     settings: Settings
     about: About
     history: History
+    tally: Tally
     model: dict[str, Tensor]
+    average: dict[str, Tensor] | None
     optimizer: dict[str, Any]
     floors: dict[str, Tensor]
     generators: list[Tensor]
@@ -87,6 +94,19 @@ def identity(teacher: nn.Module | None) -> str | None:
     return f"{type(teacher).__name__} {mark:08x}"
 
 
+def require_free(path: Path) -> None:
+    """Refuse a path where a run would write over another one.
+
+    Raises:
+        TuneError: if there is a file.
+    """
+    if path.exists():
+        raise TuneError(
+            f"{path}: holds an earlier run; pass resume=True (--resume true on the command line) "
+            "to go on with it, or give another checkpoint= (another --out)"
+        )
+
+
 def write(path: Path, checkpoint: Checkpoint) -> None:
     """Write the checkpoint whole, or leave the one before it.
 
@@ -94,21 +114,42 @@ def write(path: Path, checkpoint: Checkpoint) -> None:
         TuneError: if the file cannot be written.
     """
     partial = path.with_name(path.name + ".partial")
-    names = Checkpoint.__dataclass_fields__
-    data = {name: getattr(checkpoint, name) for name in names if name != "history"}
+    names = set(Checkpoint.__dataclass_fields__) - {"history", "tally"}
+    data = {name: getattr(checkpoint, name) for name in names}
+    data |= {"history": asdict(checkpoint.history), "tally": asdict(checkpoint.tally)}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        torch.save({"format": FORMAT, **data, "history": asdict(checkpoint.history)}, partial)
+        torch.save({"format": FORMAT, **data}, partial)
+        _flush(partial)
         partial.replace(path)
+        _flush(path.parent)
     except (OSError, RuntimeError) as error:
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)  # half a file helps nobody, least on a full disk
+        kept = "the one before it is kept" if path.exists() else "none was written"
         raise TuneError(
-            f"{path}: the checkpoint cannot be written ({error}); free some space or give "
-            "another path"
+            f"{path}: the checkpoint cannot be written ({_first_line(error)}) and {kept}; free "
+            "some space or give another path"
         ) from error
 
 
-def read(path: Path, device: torch.device) -> Checkpoint:
-    """Read a checkpoint that ``write`` wrote.
+def _flush(path: Path) -> None:
+    """Make sure that a file, or the names in a folder, are on the disk before going on."""
+    if path.is_dir() and os.name == "nt":
+        return  # Windows does not open folders
+    opened = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).split("\n", 1)[0]
+
+
+def read(path: Path) -> Checkpoint:
+    """Read a checkpoint that ``write`` wrote, its tensors on the CPU.
 
     Raises:
         TuneError: if there is none, or it is cut short or of another kind.
@@ -120,7 +161,7 @@ def read(path: Path, device: torch.device) -> Checkpoint:
         )
     damaged = (RuntimeError, pickle.UnpicklingError, EOFError, OSError, ValueError, KeyError)
     try:
-        data = torch.load(path, map_location=device, weights_only=True)
+        data = torch.load(path, map_location="cpu", weights_only=True)
     except damaged as error:
         raise TuneError(
             f"{path}: not a whole checkpoint, it was cut short or is another kind of file; "
@@ -133,7 +174,7 @@ def read(path: Path, device: torch.device) -> Checkpoint:
         )
     try:
         history = History(tuple(Epoch(**epoch) for epoch in data.pop("history")["epochs"]))
-        return Checkpoint(history=history, **data)
+        return Checkpoint(history=history, tally=Tally(**data.pop("tally")), **data)
     except (KeyError, TypeError) as error:
         raise TuneError(
             f"{path}: its contents are not those of a {FORMAT} checkpoint; start the run anew"

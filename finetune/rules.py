@@ -38,7 +38,7 @@ class Batch(NamedTuple):
 
     Attributes:
         images: ``[B, C, H, W]``.
-        labels: ``[B]``.
+        labels: class numbers ``[B]``; under mixup shares of the classes ``[B, classes]``.
         taught: the teacher's answers ``[B, classes]``, None without a teacher.
 
     Example:
@@ -71,7 +71,9 @@ class Outcome(NamedTuple):
 
 Criterion = Callable[[Tensor, Batch], Tensor]
 Backward = Callable[[Tensor], None]
+Show = Callable[[str, Tensor], None]
 Learn = Callable[[Batch], Outcome]
+Unroll = Callable[[SpikingNetwork, Tensor, int], Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +85,8 @@ class Task:
         criterion: ``(outputs [T, B, classes], batch) -> loss`` of the raw outputs of ``T`` steps;
             labels, and the teacher's answers where there are any.
         backward: goes backward from a loss; gradients add up.
+        show: called with a neuron's name and its mean ``[B, ...]``, before the criterion, by a
+            rule that stands in for the neurons instead of calling them.
 
     Example:
         >>> Task(steps=4, criterion=lambda outputs, batch: outputs.sum()).steps
@@ -92,6 +96,7 @@ class Task:
     steps: int
     criterion: Criterion
     backward: Backward = Tensor.backward
+    show: Show = lambda name, mean: None
 
 
 RuleT = TypeVar("RuleT", bound=Rule)
@@ -103,7 +108,7 @@ _PREPARE: dict[type[Rule], Prepare[Any]] = {}
 def register_rule(rule: type[RuleT]) -> Callable[[Prepare[RuleT]], Prepare[RuleT]]:
     """Register the function that gets a network ready for one type of rule.
 
-    Inside ``learn`` torch's own generator is seeded for the epoch: a rule may draw from it and
+    Inside ``learn`` torch's own generator is seeded for the batch: a rule may draw from it and
     stays reproducible.
 
     Example:
@@ -136,6 +141,8 @@ def prepare(snn: SpikingNetwork, rule: Rule, task: Task) -> Learn:
     if type(rule) not in _PREPARE:
         known = ", ".join(sorted(known.__name__ for known in _PREPARE))
         raise TuneError(f"{rule!r} is not a training rule; use an instance of one of {known}")
+    for _, neuron in snn.neurons():
+        neuron.through = None  # an earlier rule's gradient
     return _PREPARE[type(rule)](snn, rule, task)
 
 
@@ -149,6 +156,31 @@ def outputs(snn: SpikingNetwork, images: Tensor, steps: int) -> Tensor:
         [3, 2, 10]
     """
     return torch.cat(list(snn.outputs(images, steps)))
+
+
+def through_time(snn: SpikingNetwork, task: Task, unroll: Unroll = outputs) -> Learn:
+    """Return the plain way to learn: all steps forward, one loss, backward through all steps.
+
+    Args:
+        snn: the network.
+        task: what it is to learn.
+        unroll: returns the raw outputs of all steps, gradients kept.
+
+    Example:
+        >>> import torch, spiketune as st
+        >>> snn = st.spiking("test_resnet", num_classes=10, steps=2, in_chans=1, image_size=32)
+        >>> learn = through_time(snn, Task(steps=2, criterion=lambda outputs, _: outputs.sum()))
+        >>> list(learn(Batch(torch.rand(2, 1, 32, 32), torch.tensor([0, 1]))).answers.shape)
+        [2, 10]
+    """
+
+    def learn(batch: Batch) -> Outcome:
+        sent = unroll(snn, batch.images, task.steps)
+        loss = task.criterion(sent, batch)
+        task.backward(loss)
+        return Outcome(loss.detach(), snn.read(sent.detach()))
+
+    return learn
 
 
 def require_neurons(snn: SpikingNetwork) -> None:

@@ -16,9 +16,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
+import torch
+from torch import Tensor
+
 from spiketune.snn import Sigmoid, SpikingNetwork, Surrogate
 
-from .rules import Batch, Learn, Outcome, Rule, Task, outputs, register_rule
+from .errors import TuneError
+from .recompute import Recomputed
+from .rules import Learn, Rule, Task, Unroll, outputs, register_rule, through_time
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,36 +31,90 @@ class SurrogateBPTT(Rule):
     """Train through all steps with a surrogate slope; memory grows with ``T``.
 
     The rule writes ``surrogate`` and ``detach_reset`` into every neuron's ``firing`` and leaves
-    them there: they shape gradients only, never an answer.
+    them there: they shape gradients only, never an answer. Activations are kept for the way back,
+    unless some are to be computed again (see ``recompute``): the gradient is the same, it takes
+    longer and needs less memory.
 
     Attributes:
-        surrogate: slope that stands for the spike's derivative.
+        surrogate: slope that stands for the spike's derivative; None leaves each neuron's own, as
+            ``calibrate_gain`` sets it.
         detach_reset: leave the reset out of the gradient.
         train_thresholds: train the thresholds along with the weights.
+        recompute_blocks: divide the graph into so many blocks and keep what passes between them;
+            the square root of the number of neurons is a good start.
+        recompute_steps: divide the steps into stretches of so many and keep the states between
+            them; ``√T`` is a good start. Not with BatchNorms that train, which see all steps.
+
+    Raises:
+        TuneError: on fewer than 2 blocks, or stretches of less than one step.
 
     Example:
-        >>> SurrogateBPTT(train_thresholds=False).surrogate
+        >>> SurrogateBPTT(recompute_blocks=4).surrogate
         Sigmoid(alpha=4.0)
     """
 
-    surrogate: Surrogate = field(default_factory=Sigmoid)
+    surrogate: Surrogate | None = field(default_factory=Sigmoid)
     detach_reset: bool = True
     train_thresholds: bool = True
+    recompute_blocks: int | None = None
+    recompute_steps: int | None = None
+
+    def __post_init__(self) -> None:
+        for name, least in (("recompute_blocks", 2), ("recompute_steps", 1)):
+            given = getattr(self, name)
+            if given is not None and given < least:
+                raise TuneError(f"{name} must be at least {least}, or None, not {given}")
 
 
 @register_rule(SurrogateBPTT)
 def surrogate_bptt(snn: SpikingNetwork, rule: SurrogateBPTT, task: Task) -> Learn:
-    """Set the slope of every neuron and return the step that learns from one batch."""
-    for _, neuron in snn.neurons():
-        neuron.firing = replace(
-            neuron.firing, surrogate=rule.surrogate, detach_reset=rule.detach_reset
+    """Set the slope of every neuron and return the step that learns from one batch.
+
+    Raises:
+        TuneError: if the network, or its steps, cannot be divided as the rule asks.
+    """
+    set_slopes(
+        snn,
+        rule.surrogate,
+        detach_reset=rule.detach_reset,
+        train_thresholds=rule.train_thresholds,
+    )
+    return through_time(snn, task, _unroll(snn, rule, task.steps))
+
+
+def _unroll(snn: SpikingNetwork, rule: SurrogateBPTT, steps: int) -> Unroll:
+    """Return what runs all steps, and computes again what the rule says."""
+    blocks, stretch = rule.recompute_blocks, rule.recompute_steps
+    if stretch is not None and stretch >= steps:
+        raise TuneError(
+            f"recompute_steps={stretch} would compute all {steps} steps again at once, which saves "
+            "nothing; give fewer, or leave it out"
         )
-        neuron.threshold.requires_grad_(rule.train_thresholds)
+    if blocks is None and stretch is None:
+        return outputs
+    program = Recomputed(snn, blocks=blocks, over_time=stretch is not None)
 
-    def learn(batch: Batch) -> Outcome:
-        sent = outputs(snn, batch.images, task.steps)
-        loss = task.criterion(sent, batch)
-        task.backward(loss)
-        return Outcome(loss.detach(), snn.read(sent.detach()))
+    def unroll(snn: SpikingNetwork, images: Tensor, steps: int) -> Tensor:
+        return torch.cat(list(snn.outputs(images, steps, chunk=stretch, program=program)))
 
-    return learn
+    return unroll
+
+
+def set_slopes(
+    snn: SpikingNetwork, surrogate: Surrogate | None, *, detach_reset: bool, train_thresholds: bool
+) -> None:
+    """Set the slope of every neuron, and whether resets have a gradient and thresholds train.
+
+    Without a slope each neuron keeps its own.
+
+    Example:
+        >>> import spiketune as st
+        >>> snn = st.twin(torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU()), 4, (4,))
+        >>> set_slopes(snn, Sigmoid(alpha=2.0), detach_reset=True, train_thresholds=False)
+        >>> [neuron.firing.surrogate for _, neuron in snn.neurons()]
+        [Sigmoid(alpha=2.0)]
+    """
+    for _, neuron in snn.neurons():
+        slope = surrogate or neuron.firing.surrogate
+        neuron.firing = replace(neuron.firing, surrogate=slope, detach_reset=detach_reset)
+        neuron.threshold.requires_grad_(train_thresholds)

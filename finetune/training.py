@@ -1,19 +1,15 @@
-"""Settings of the optimisation, and the optimizer and schedule they make."""
+"""Settings of the optimisation, whatever the rule."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from dataclasses import dataclass, field
 
-from torch import Tensor
-from torch.optim import Optimizer
-
-from spiketune.snn import SpikingNetwork
-
+from .distill import Features
 from .errors import TuneError
-
-if TYPE_CHECKING:
-    from timm.scheduler.cosine_lr import CosineLRScheduler
+from .losses import Loss, MeanCrossEntropy
+from .mixing import check_mixing
+from .optimizers import Options, check_optimizer
+from .schedules import check_schedule
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,43 +17,78 @@ class Training:
     """How the weights move, whatever the rule.
 
     Attributes:
-        optimizer: AdamW, or SGD with Nesterov momentum.
-        learning_rate: highest rate, reached after the warm-up; falls to 0 on a cosine.
+        optimizer: any that timm.optim knows: ``adamw``, ``sgd`` (with Nesterov momentum), ``lion``,
+            ``lamb``, ...; ``lookahead_`` before a name wraps it.
+        optimizer_options: its further settings, such as ``{"betas": (0.9, 0.95)}``.
+        learning_rate: highest rate, reached after the warm-up.
+        schedule: how the rate falls then, as timm has it: ``cosine``, ``constant``, ``step``,
+            ``multistep``, ``poly``, ``tanh`` or ``wsd``; see ``finetune.schedules``.
+        schedule_options: its settings, such as ``{"decay_epochs": 2, "decay_rate": 0.1}``.
         weight_decay: of the weights; thresholds, leaks, biases and norms are never decayed.
-        momentum: of SGD; AdamW does not use it.
+        momentum: of an optimizer that has one, such as ``sgd``; 0.9 there by default.
         warmup: share of all updates over which the rate rises from 0.
         clip_grad: largest norm of the whole gradient, None for no bound.
+        accumulate: batches that make one update; with ``k`` the update is that of a batch ``k``
+            times as large, for layers that see one image at a time (BatchNorm does not).
+        ema: decay ``d`` of averaged weights ``w' <- d_n w' + (1 - d_n) w``, ``d_n`` the smaller one
+            of ``d`` and ``1 - n^(-2/3)`` at update ``n``; they are what is validated and what
+            remains in the network at the end. None for no average.
+        mixup: ``α`` of mixup's Beta distribution, 0 for none; batches must be even.
+        cutmix: ``α`` of cutmix, 0 for none; with both, each batch gets one of them.
+        mix_options: further settings of timm's Mixup: ``prob``, ``switch_prob``, ``mode``,
+            ``cutmix_minmax``, ``correct_lam``.
+        erase: chance that a box of an image is replaced by noise (timm's random erasing).
+        explodes_at: loss, as a multiple of the one of guessing ``ln(classes)``, at which the run
+            stops as broken; None for never.
         label_smoothing: share of the label's weight that is spread over all classes.
         distillation: weight ``a`` of the teacher's answers against the labels, if there is one.
         temperature: ``τ`` of the distillation.
+        features: where the network is to do what the teacher does, and how much that counts.
+        loss: what the labels are compared with, such as ``TET()``.
 
     Raises:
         TuneError: on a value out of its range.
 
     Example:
-        >>> Training(optimizer="sgd", learning_rate=0.1).momentum
-        0.9
+        >>> Training(optimizer="lion", optimizer_options={"betas": (0.9, 0.95)}).schedule
+        'cosine'
     """
 
-    optimizer: Literal["adamw", "sgd"] = "adamw"
+    optimizer: str = "adamw"
+    optimizer_options: Options = field(default_factory=dict)
     learning_rate: float = 1e-3
+    schedule: str = "cosine"
+    schedule_options: Options = field(default_factory=dict)
     weight_decay: float = 0.01
-    momentum: float = 0.9
+    momentum: float | None = None
     warmup: float = 0.05
     clip_grad: float | None = 1.0
+    accumulate: int = 1
+    ema: float | None = None
+    mixup: float = 0.0
+    cutmix: float = 0.0
+    mix_options: Options = field(default_factory=dict)
+    erase: float = 0.0
+    explodes_at: float | None = 1000.0
     label_smoothing: float = 0.0
     distillation: float = 0.5
     temperature: float = 2.0
+    features: Features | None = None
+    loss: Loss = MeanCrossEntropy()  # noqa: RUF009 (frozen)
 
     def __post_init__(self) -> None:
-        clip = 1.0 if self.clip_grad is None else self.clip_grad
         checks = {
-            "optimizer": (self.optimizer in ("adamw", "sgd"), "adamw or sgd"),
             "learning_rate": (self.learning_rate > 0, "above 0"),
             "weight_decay": (self.weight_decay >= 0, "0 or more"),
-            "momentum": (0 < self.momentum < 1, "between 0 and 1"),
+            "momentum": (0 < _or(self.momentum, 0.9) < 1, "between 0 and 1, or None"),
             "warmup": (0 <= self.warmup < 1, "at least 0 and below 1"),
-            "clip_grad": (clip > 0, "above 0, or None"),
+            "clip_grad": (_or(self.clip_grad, 1.0) > 0, "above 0, or None"),
+            "accumulate": (self.accumulate >= 1, "1 batch or more"),
+            "ema": (0 < _or(self.ema, 0.5) < 1, "between 0 and 1, or None"),
+            "mixup": (self.mixup >= 0, "0 or more"),
+            "cutmix": (self.cutmix >= 0, "0 or more"),
+            "erase": (0 <= self.erase <= 1, "from 0 to 1"),
+            "explodes_at": (_or(self.explodes_at, 2.0) > 1, "above 1, or None"),
             "label_smoothing": (0 <= self.label_smoothing < 1, "at least 0 and below 1"),
             "distillation": (0 <= self.distillation <= 1, "from 0 to 1"),
             "temperature": (self.temperature > 0, "above 0"),
@@ -65,56 +96,17 @@ class Training:
         for name, (good, allowed) in checks.items():
             if not good:
                 raise TuneError(f"{name} must be {allowed}, not {getattr(self, name)!r}")
+        for name in ("optimizer_options", "schedule_options", "mix_options"):
+            # Lists, as JSON has them, and tuples are the same settings: a resume compares them.
+            object.__setattr__(self, name, _tuples(getattr(self, name)))
+        check_optimizer(self.optimizer, self.optimizer_options, self.momentum)
+        check_schedule(self.schedule, self.schedule_options)
+        check_mixing(self.mixup, self.cutmix, self.mix_options)
 
 
-def make_optimizer(snn: SpikingNetwork, training: Training) -> Optimizer:
-    """Return the optimizer over every parameter that trains.
-
-    Raises:
-        TuneError: if no parameter does.
-    """
-    # Here and not above: timm takes seconds to import, and only training needs it.
-    from timm.optim import create_optimizer_v2  # type: ignore[attr-defined]
-
-    units = {id(p) for _, neuron in snn.neurons() for p in neuron.parameters()}
-    decayed: list[Tensor] = []
-    plain: list[Tensor] = []
-    for parameter in snn.parameters():
-        if parameter.requires_grad:
-            # A threshold per channel is [C, 1, 1], so counting dimensions alone would decay it.
-            bare = parameter.dim() <= 1 or id(parameter) in units
-            (plain if bare else decayed).append(parameter)
-    if not decayed and not plain:
-        raise TuneError(
-            "nothing to train: every parameter has requires_grad=False; "
-            "call snn.requires_grad_(True) first"
-        )
-    groups = [
-        {"params": decayed, "weight_decay": training.weight_decay},
-        {"params": plain, "weight_decay": 0.0},
-    ]
-    optimizer: Optimizer = create_optimizer_v2(
-        [group for group in groups if group["params"]],
-        opt=training.optimizer,
-        lr=training.learning_rate,
-        weight_decay=0.0,
-        momentum=training.momentum,
-    )
-    return optimizer
+def _or(value: float | None, default: float) -> float:
+    return default if value is None else value
 
 
-def make_schedule(optimizer: Optimizer, training: Training, updates: int) -> CosineLRScheduler:
-    """Return the schedule over ``updates`` updates: a linear warm-up, then a cosine to 0."""
-    from timm.scheduler.cosine_lr import CosineLRScheduler
-
-    warmup = min(round(training.warmup * updates), updates - 1)
-    return CosineLRScheduler(
-        optimizer,
-        # With a single update timm warns of a cosine without effect; a second is never reached.
-        t_initial=max(2, updates - warmup),
-        warmup_t=warmup,
-        # The first update must move too: it takes the first step of the rise, not its foot.
-        warmup_lr_init=training.learning_rate / (warmup + 1),
-        warmup_prefix=True,
-        t_in_epochs=False,
-    )
+def _tuples(options: Options) -> Options:
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in options.items()}

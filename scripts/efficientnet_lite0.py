@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 import spiketune as st
 from spiketune.compare import FP32, Meter
-from spiketune.compare.runners import count_macs
+from spiketune.snn.macs import count_macs
 
 METHODS: dict[str, tuple[st.Method, list[int]]] = {
     "graded": (st.Graded(steps=8), [1, 2, 4, 8]),

@@ -17,9 +17,12 @@ from .graded import Graded
 from .modes import evaluating
 from .network import SpikingNetwork
 from .neurons import IF, LIF, Neuron, SignedIF, Temporal
+from .norms import TDBN, TEBN, Norm, SharedBN, TemporalBatchNorm, ThresholdBatchNorm
 from .ops import register_function
+from .plif import PLIF, decay_of
 from .poisson import Poisson
 from .program import Monitor, Program
+from .psn import PSN
 from .reading import read
 from .readout import Delayed, Mean, Membrane, Readout
 from .report import Report, Row
@@ -27,8 +30,10 @@ from .schedules import Constant, Geometric, Harmonic, Schedule
 from .storage import load, save
 from .surrogate import (
     ATan,
+    Linear,
     PiecewiseLinear,
     Rectangle,
+    Scaled,
     Sigmoid,
     SuperSpike,
     Surrogate,
@@ -40,6 +45,10 @@ from .trees import leaves, over_leaves
 __all__ = [
     "IF",
     "LIF",
+    "PLIF",
+    "PSN",
+    "TDBN",
+    "TEBN",
     "ATan",
     "Burst",
     "Constant",
@@ -51,10 +60,12 @@ __all__ = [
     "Graded",
     "HardReset",
     "Harmonic",
+    "Linear",
     "Mean",
     "Membrane",
     "Monitor",
     "Neuron",
+    "Norm",
     "PiecewiseLinear",
     "Poisson",
     "Program",
@@ -62,7 +73,9 @@ __all__ = [
     "Rectangle",
     "Report",
     "Row",
+    "Scaled",
     "Schedule",
+    "SharedBN",
     "Sigmoid",
     "SignedIF",
     "SoftReset",
@@ -73,8 +86,11 @@ __all__ = [
     "SuperSpike",
     "Surrogate",
     "Temporal",
+    "TemporalBatchNorm",
+    "ThresholdBatchNorm",
     "Triangle",
     "costs",
+    "decay_of",
     "evaluating",
     "fire",
     "if_step",

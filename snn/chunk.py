@@ -19,7 +19,7 @@ from torch.fx import Node
 from .dependencies import Depends
 from .dynamics import State
 from .functions import Sums, telescope
-from .ops import SHAPES, SUMS
+from .ops import MASKS, SHAPES, SUMS
 
 if TYPE_CHECKING:
     from .program import Program
@@ -97,7 +97,11 @@ class Chunk:
             return _unfold(apply([signal.flatten(0, 1) for signal in signals], length), length)
 
         sent, sums = telescope(
-            function, [self.signal(n) for n in changing], state, drive=self.moment.drive
+            function,
+            [self.signal(n) for n in changing],
+            state,
+            drive=self.moment.drive,
+            masked=node.target in MASKS,
         )
         return self.kept(sent, node), sums
 

@@ -22,11 +22,11 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 from torch.fx.node import map_arg
-from torch.nn import MaxPool2d
 from torch.utils.flop_counter import FlopCounterMode
 
 from .chunk import Values, only_input, size_of
 from .dependencies import SIGNALS, Depends, dependencies, is_linear
+from .gates import MOMENTARY
 from .network import SpikingNetwork
 from .neurons import Neuron, Temporal
 from .ops import MATRIX_PRODUCTS, POOLING, SCALINGS, SUMS, WEIGHTED, aten
@@ -34,6 +34,7 @@ from .placing import spike_carriers
 from .poisson import Poisson
 from .program import fetch
 from .report import Row
+from .sum_pool import sum_pool
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class Costs:
         fan_out: accumulates that one spike causes, ``[...]`` for each source of spikes.
         neurons: number of neurons.
         stem_macs: multiply-accumulates once an image.
-        dense_macs: multiply-accumulates at every step.
+        dense_macs: multiply-accumulates at every step, those of the neurons themselves included.
         ann_macs: multiply-accumulates of the same graph as an ANN.
         becomes: for each operation ``stem``, ``dense``, ``function`` or ``linear``, and its MACs.
 
@@ -110,7 +111,7 @@ class _Counter:
         self.sources: dict[str, Tensor] = {}
         self.total = torch.zeros((), device=self.like.device)
         self.becomes: dict[str, tuple[str, int]] = {}
-        self.neurons = 0
+        self.neurons = self.updates = 0
 
     def count(self) -> Costs:
         with torch.enable_grad():
@@ -127,7 +128,7 @@ class _Counter:
         macs = {kind: 0 for kind in ("stem", "dense", "function", "linear")}
         for kind, count in self.becomes.values():
             macs[kind] += count
-        dense = macs["dense"] + macs["function"]
+        dense = macs["dense"] + macs["function"] + self.updates
         return Costs(fan_out, self.neurons, macs["stem"], dense, sum(macs.values()), self.becomes)
 
     def _visit(self, node: Node) -> None:
@@ -138,10 +139,11 @@ class _Counter:
             self.total = self.total + self._value(node.args[0]).sum()
             if isinstance(unit, Neuron):
                 self.neurons += prod(self.shapes[node])
+                self.updates += prod(self.shapes[node]) * unit.macs
             if isinstance(unit, Neuron | Poisson):
                 self._source(node)
-        elif isinstance(unit, MaxPool2d) and self.spiking[node]:
-            self._source(node)  # which spike is the greatest is known only while running
+        elif isinstance(unit, MOMENTARY) and self.spiking[node]:
+            self._source(node)  # which spikes pass is known only while running
 
     def _operation(self, node: Node) -> None:
         linear = is_linear(node, self.depends)
@@ -153,7 +155,8 @@ class _Counter:
             for source in node.all_input_nodes:
                 if source in self.values:  # each spike that arrives is added to a sum
                     self.total = self.total + self._value(source).sum()
-            self._note(node, "function", _values(self.shapes[node]))
+            products = self._macs(node) if node.target in _PRODUCTS_WITHIN else 0
+            self._note(node, "function", _values(self.shapes[node]) + products)
         elif self.depends[node] == Depends.TIME:
             if node.target in SCALINGS and not self.spiking[node]:
                 self._note(node, "dense", prod(self.shapes[node]))
@@ -168,41 +171,52 @@ class _Counter:
         """Count a matrix product: what comes as spikes meets every value of the other side."""
         signals = [n for n in node.all_input_nodes if self.depends[n] in SIGNALS]
         dense = [n for n in signals if not self.spiking[n]]
-
-        def run(spikes: Node | None) -> Tensor:
-            def value(n: Node) -> Any:
-                if self.depends[n] == Depends.SIZES:
-                    return size_of(n, 1)
-                return self._value(n) if n is spikes else self._zeros(self.shapes[n]) + 1
-
-            assert callable(node.target)
-            out: Tensor = node.target(*map_arg(node.args, value), **node.kwargs)
-            return out
-
-        with FlopCounterMode(display=False) as counter:
-            run(None)
         for source in signals:
             if source not in dense:
-                self.total = self.total + run(source).sum()
-        self._note(node, "dense" if dense else "linear", counter.get_total_flops() // 2)
+                self.total = self.total + self._on_ones(node, source).sum()
+        self._note(node, "dense" if dense else "linear", self._macs(node))
+
+    def _on_ones(self, node: Node, spikes: Node | None = None) -> Tensor:
+        """Run an operation on ones, and on the spikes that come from one of its inputs."""
+
+        def value(n: Node) -> Any:
+            if self.depends[n] == Depends.SIZES:
+                return size_of(n, 1)
+            if n is spikes:
+                return self._value(n)
+            return self._zeros(self.shapes[n]).to(_dtype(n, self.like.dtype)) + 1
+
+        assert callable(node.target)
+        out: Tensor = node.target(*map_arg(node.args, value), **map_arg(node.kwargs, value))
+        return out
+
+    def _macs(self, node: Node) -> int:
+        """Return the multiply-accumulates of an operation as torch counts them."""
+        with FlopCounterMode(display=False) as counter:
+            self._on_ones(node)
+        return int(counter.get_total_flops()) // 2
 
     def _weighted(self, node: Node) -> None:
-        weight = self._weight(node)
-        fan_in = weight.numel() // weight.shape[0]
-        outputs = prod(self.shapes[node])
-        if node.target is aten.conv_transpose2d.input:
-            outputs = prod(self.shapes[only_input(node)])
+        """Count weights that are not zero and borders as they are, for spikes and values alike."""
         source = only_input(node)
         kind = "linear" if self.spiking[source] else "dense"
-        if kind == "linear":
-            indicator = (weight != 0).to(self.like.dtype)
-            place, bias = WEIGHTED[node.target]
+        indicator = (self._weight(node) != 0).to(self.like.dtype)
+        place, bias = WEIGHTED[node.target]
+
+        def met(values: Tensor) -> Tensor:
             args = list(node.args)
-            args[0], args[place] = self._value(source), indicator
+            args[0], args[place] = values, indicator
             args[bias : bias + 1] = [None] if len(args) > bias else []
             assert callable(node.target)
-            self.total = self.total + node.target(*args, **node.kwargs).sum()
-        self._note(node, kind, outputs * fan_in)
+            out: Tensor = node.target(*args, **node.kwargs)
+            return out.sum()
+
+        if kind == "linear":
+            self.total = self.total + met(self._value(source))
+        with torch.no_grad():
+            # In double: a sum of many ones is not exact in single precision.
+            indicator = indicator.double()
+            self._note(node, kind, round(met(self._zeros(self.shapes[source]).double() + 1).item()))
 
     def _weight(self, node: Node) -> Tensor:
         holder = node.args[WEIGHTED[node.target][0]]
@@ -245,10 +259,25 @@ class _Counter:
             return sum(terms[1:], terms[0])
         if node.target in SCALINGS:
             signals = [n for n in node.all_input_nodes if self.depends[n] == Depends.TIME]
-            return self._value(signals[0])
+            # A factor larger than the value spreads each spike over its own places.
+            return self._value(signals[0]).expand(self.shapes[node])
         if node.target in POOLING:
-            return _sum_pool(node, args)
+            return sum_pool(node, args)
         return node.target(*args, **map_arg(node.kwargs, self._value))
+
+
+# Functions that multiply matrices inside.
+_PRODUCTS_WITHIN = {
+    *WEIGHTED,  # with weights computed from the image
+    aten.baddbmm.default,
+    aten.scaled_dot_product_attention.default,
+}
+
+
+def _dtype(node: Node, default: torch.dtype) -> torch.dtype:
+    """Return a value's own type where it is not a floating point number."""
+    dtype: torch.dtype = getattr(torch, node.meta.get("dtype", "float32").removeprefix("torch."))
+    return default if dtype.is_floating_point else dtype
 
 
 def _values(shape: Any) -> int:
@@ -260,32 +289,3 @@ def _values(shape: Any) -> int:
 def _of_image(fan_out: Tensor) -> Tensor:
     """Return ``[...]`` of one image; ``[k, ...]`` where a reshape made k rows of each image."""
     return fan_out[0] if len(fan_out) == 1 else fan_out
-
-
-def _sum_pool(node: Node, args: tuple[Any, ...]) -> Tensor:
-    """Run a pooling node so that it sums its windows, whatever it averages over."""
-    x: Tensor = args[0]
-    assert callable(node.target)
-    if node.target is aten.avg_pool2d.default:
-        given = [*args, *[[], 0, False, True][len(args) - 2 :]]
-        summed: Tensor = aten.avg_pool2d.default(*given[:6], divisor_override=1)
-        return summed
-    if node.target is aten.avg_pool1d.default:  # the same window in a plane one pixel high
-        window = [[1, *args[1]], [1, *(args[2] if len(args) > 2 else args[1])]]
-        rest = [[0, *args[3]], *args[4:6]] if len(args) > 3 else []
-        given = [x.unsqueeze(-2), *window, *[*rest, *[[0, 0], False, True][len(rest) :]]]
-        summed = aten.avg_pool2d.default(*given, divisor_override=1).squeeze(-2)
-        return summed
-    pooled: Tensor = node.target(*args, **node.kwargs)
-    if node.target is aten.sum.dim_IntList:
-        return pooled
-    if node.target is aten.mean.dim:
-        return pooled * (x.numel() / pooled.numel())
-    # Windows of an adaptive pool differ in size: from floor(i n/m) to ceil((i + 1) n/m).
-    spatial = pooled.dim() - 2
-    for dim in range(-spatial, 0):
-        n, m = x.shape[dim], pooled.shape[dim]
-        sizes = [-(-(i + 1) * n // m) - i * n // m for i in range(m)]
-        shape = [m if d == dim else 1 for d in range(-spatial, 0)]
-        pooled = pooled * pooled.new_tensor(sizes).view(shape)
-    return pooled

@@ -16,21 +16,26 @@ from torch.fx import Graph, GraphModule, Node
 
 from .burst import Burst
 from .errors import StorageError
+from .gates import And, Gate, Iand
 from .graded import Graded
 from .network import SpikingNetwork
 from .neurons import IF, LIF, Neuron, SignedIF
+from .norms import NORMS, describe_norm, rebuild_norm
 from .ops import BY_NAME
+from .plif import PLIF
 from .poisson import Poisson
+from .psn import PSN
 from .report import Report, Row
 from .settings import decode, encode
 
 SCHEMA = "spiketune/2"
 
-NEURONS: dict[str, type[Neuron]] = {cls.__name__: cls for cls in (IF, LIF, SignedIF, Graded, Burst)}
-NORMS: dict[str, type[nn.modules.batchnorm._BatchNorm]] = {
-    cls.__name__: cls for cls in (nn.BatchNorm1d, nn.BatchNorm2d)
+NEURONS: dict[str, type[Neuron]] = {
+    cls.__name__: cls for cls in (IF, LIF, PLIF, PSN, SignedIF, Graded, Burst)
 }
-UNITS: dict[str, type[nn.Module]] = {"MaxPool2d": nn.MaxPool2d, "Poisson": Poisson}
+UNITS: dict[str, type[nn.Module]] = {
+    cls.__name__: cls for cls in (nn.MaxPool2d, Poisson, And, Iand)
+}
 _POOL = ("kernel_size", "stride", "padding", "dilation", "ceil_mode")
 
 
@@ -129,11 +134,12 @@ def _describe_unit(unit: nn.Module, path: str) -> dict[str, Any]:
         }
     if isinstance(unit, nn.MaxPool2d):
         return {"type": kind, **{name: getattr(unit, name) for name in _POOL}}
+    if isinstance(unit, Gate) and kind in UNITS:
+        return {"type": kind}
     if isinstance(unit, Poisson):
         return {"type": kind, "scale": unit.scale, "seed": unit.seed}
-    if isinstance(unit, nn.modules.batchnorm._BatchNorm) and kind in NORMS:
-        return {"type": kind, "num_features": unit.num_features, "eps": unit.eps,
-                "momentum": unit.momentum}  # fmt: skip
+    if kind in NORMS:
+        return describe_norm(unit)
     raise StorageError(f"{path}: a {kind} cannot be saved; only registered units can")
 
 
@@ -147,7 +153,7 @@ def _rebuild_unit(
     data = dict(data)
     kind = data.pop("type")
     if kind in NEURONS:
-        for name in ("threshold", "leak", "initial", "ceiling"):
+        for name in NEURONS[kind].tensors:
             if f"{path}.{name}" in tensors:
                 data[name] = torch.ones(tensors[f"{path}.{name}"]["shape"])
         settings = {
@@ -155,14 +161,15 @@ def _rebuild_unit(
             for key, value in data.items()
         }
         unit: nn.Module = NEURONS[kind](**settings)
-        for name, parameter in unit.named_parameters():
-            parameter.requires_grad = tensors[f"{path}.{name}"]["trained"]
-        return unit
-    if kind in NORMS:
-        return NORMS[kind](**data)
-    if kind in UNITS:
-        return UNITS[kind](**data)
-    raise StorageError(f"{origin}: unknown unit {kind!r}; install the spiketune that wrote it")
+    elif kind in NORMS:
+        unit = rebuild_norm({"type": kind, **data})
+    elif kind in UNITS:
+        unit = UNITS[kind](**data)
+    else:
+        raise StorageError(f"{origin}: unknown unit {kind!r}; install the spiketune that wrote it")
+    for name, parameter in unit.named_parameters():
+        parameter.requires_grad = tensors[f"{path}.{name}"]["trained"]
+    return unit
 
 
 def _attach(root: nn.Module, path: str, unit: nn.Module) -> None:

@@ -48,6 +48,7 @@ def telescope(
     sums: Sums | None,
     *,
     drive: int | None = None,
+    masked: bool = False,
 ) -> tuple[Tensor, Sums]:
     """Send the changes of a function of accumulated signals.
 
@@ -57,6 +58,7 @@ def telescope(
         signals: ``[T, B, ...]`` each.
         sums: after the chunk before; None at the start.
         drive: steps during which the image acts, ``D``; None for always.
+        masked: whether the function itself answers with infinity on purpose.
 
     Returns:
         ``y [T, B, ...]`` and the sums after the chunk.
@@ -83,11 +85,28 @@ def telescope(
     found = function([mean.to(dtype) for mean, dtype in zip(means, dtypes, strict=True)])
     answers = found if drive == 1 else found * _beside(n, found)
     first = torch.zeros_like(answers[0]) if sums is None else sums.answer
+    answers = _held(answers, first, masked or any(bool(total.isinf().any()) for total in totals))
     before = torch.cat([first.unsqueeze(0), answers[:-1]])
     # What stays infinite, as a masked place does, has not changed.
     stays = answers.isinf() & (answers == before)
     sent = (answers - before).masked_fill(stays, 0).to(found.dtype)
     return sent, Sums(tuple(total[-1] for total in totals), answers[-1], count + steps)
+
+
+def _held(answers: Tensor, first: Tensor, infinite: bool) -> Tensor:
+    """Keep the answer before where there is none yet, as of 0/0 while nothing has arrived.
+
+    Once it is sent, a NaN would stay in every sum behind it, and a neuron whose membrane is no
+    number never fires: the answer would look well and be wrong.
+    """
+    wrong = answers.isnan() if infinite else ~answers.isfinite()
+    if not bool(wrong.any()):
+        return answers
+    kept = []
+    for now, none in zip(answers, wrong, strict=True):
+        first = torch.where(none, first, now)
+        kept.append(first)
+    return torch.stack(kept)
 
 
 def _accumulate(current: Tensor, state: State) -> tuple[Tensor, State]:

@@ -13,7 +13,7 @@ from .chunk import Moment, States
 from .errors import SpiketuneError
 from .modes import evaluating
 from .neurons import Neuron
-from .program import Monitor, Program
+from .program import Instead, Monitor, Program
 from .readout import Mean, Readout
 from .report import Report
 from .trees import over_leaves
@@ -159,29 +159,45 @@ class SpikingNetwork(nn.Module):
         *,
         chunk: int | None = None,
         monitor: Monitor | None = None,
+        program: Program | None = None,
     ) -> Iterator[Any]:
-        """Yield the raw outputs ``[T', B, classes]`` chunk by chunk; see ``unroll``."""
+        """Yield the raw outputs ``[T', B, classes]`` chunk by chunk; see ``unroll``.
+
+        ``program`` runs the graph in the place of the network's own, as training rules do that go
+        backward in another way.
+        """
         self._check_images(x)
+        program = program or self.program
         if chunk is not None:
             check_steps(chunk, "chunk")
         # While gradients are kept, chunks would save nothing: the whole history stays in memory.
-        longest = chunk or (steps if torch.is_grad_enabled() else CHUNK)
-        stem = self.program.stem(x)
+        whole = torch.is_grad_enabled() or any(neuron.whole for _, neuron in self.neurons())
+        longest = chunk or (steps if whole else CHUNK)
+        stem = program.stem(x)
         states: States = {}
         done = 0
         while done < steps:
             driven = self.drive is None or done < self.drive
             end = min(steps, done + longest, self.drive if driven and self.drive else steps)
             moment = Moment(end - done, driven, self.drive)
-            out, states = self.program.run(stem, states, moment, monitor=monitor)
+            out, states = program.run(stem, states, moment, monitor=monitor)
             # Half precision, as autocast leaves it, is too coarse to sum over time.
             yield over_leaves(lambda o: o.to(torch.promote_types(o.dtype, torch.float32)), out)
             done = end
 
-    def ann(self, x: Tensor, observe: Monitor | None = None) -> Any:
-        """Return what the network tends to: its own graph with activations in place of neurons."""
+    def ann(
+        self, x: Tensor, observe: Monitor | None = None, *, instead: Instead | None = None
+    ) -> Any:
+        """Return what the network tends to: its own graph with activations in place of neurons.
+
+        Args:
+            x: images ``[B, C, H, W]``.
+            observe: called with the name and the input ``[B, ...]`` of each unit.
+            instead: answers ``[B, ...]`` in the place of the activations, given the name, the unit
+                and its input.
+        """
         self._check_images(x)
-        return self.program.ann(x, observe)
+        return self.program.ann(x, observe, instead=instead)
 
     def fold(self) -> SpikingNetwork:
         """Return a copy whose spikes are bare numbers: θ moved into the weights that follow."""
@@ -190,6 +206,10 @@ class SpikingNetwork(nn.Module):
         return fold(self)
 
     def _check_images(self, x: Tensor) -> None:
+        if tuple(x.shape) == self.input_shape:
+            raise SpiketuneError(
+                f"one image of shape {list(x.shape)} given, not a batch; give x.unsqueeze(0)"
+            )
         if tuple(x.shape[1:]) != self.input_shape:
             raise SpiketuneError(
                 f"images of shape {list(x.shape)} given, but the network was made for "

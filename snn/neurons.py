@@ -26,6 +26,9 @@ class Temporal(nn.Module, ABC):
         True
     """
 
+    # Whether it must see all steps of a run at once; the time axis is not cut into chunks then.
+    whole: bool = False
+
     @abstractmethod
     def forward(self, x: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         """Run ``x [T, B, ...]`` from ``state`` and return the outputs and the state after."""
@@ -65,8 +68,15 @@ class Neuron(Temporal):
 
     # What describes a neuron beside its tensors: arguments and attributes of these names.
     settings: tuple[str, ...] = ("floor", "ceiling", "firing", "folded")
+    # Its tensors that are arguments of the same name.
+    tensors: tuple[str, ...] = ("threshold", "initial", "ceiling")
     # Set by training rules with a gradient of their own; spikes and state must stay the same.
     through: Through | None = None
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of one neuron at every step, beyond adding, leaking, comparing."""
+        return 0
 
     def __init__(
         self,
@@ -108,6 +118,10 @@ class Neuron(Temporal):
     def step(self, current: Tensor, state: State) -> tuple[Tensor, State]:
         """Advance one step, ``[B, ...]``."""
 
+    def run(self, current: Tensor, state: State) -> tuple[Tensor, State]:
+        """Run the current ``[T, B, ...]`` and return spikes times threshold and the state."""
+        return over_time(self.step, current, state)
+
     def forward(self, x: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         """Run the current ``[T, B, ...]`` and return spikes (in ANN units) and the state."""
         # Under autocast a layer hands in half precision; a membrane must not lose what it sums.
@@ -116,7 +130,7 @@ class Neuron(Temporal):
         if self.through is not None and torch.is_grad_enabled():
             spikes, state = self.through(self, x, state)
         else:
-            spikes, state = over_time(self.step, x, state)
+            spikes, state = self.run(x, state)
         return (spikes / self.threshold if self.folded else spikes), state
 
     def ann(self, x: Tensor) -> Tensor:
@@ -178,6 +192,8 @@ class LIF(Neuron):
         >>> spikes.flatten().tolist()
         [0.0, 0.0, 1.0]
     """
+
+    tensors = (*Neuron.tensors, "leak")
 
     def __init__(
         self,

@@ -169,6 +169,9 @@ FUNCTIONS: set[Target] = {
     aten.zeros.default,
 }
 
+# Answer with infinity on purpose, where attention is not to look.
+MASKS: set[Target] = {aten.masked_fill.Scalar, aten.where.self}
+
 # Do nothing in evaluation mode and are removed while reading.
 IDENTITIES: set[Target] = {
     aten.alias.default,

@@ -9,6 +9,7 @@ from torch.fx import GraphModule, Node
 
 from .chunk import only_input
 from .dependencies import SIGNALS, Depends, dependencies, is_linear
+from .gates import MOMENTARY
 from .neurons import Neuron
 from .ops import ACTIVATIONS, MATRIX_PRODUCTS, PASSING, SCALINGS, WEIGHTED
 from .poisson import Poisson
@@ -142,8 +143,8 @@ def spike_carriers(net: GraphModule, depends: dict[Node, Depends]) -> dict[Node,
         signals = [n for n in node.all_input_nodes if depends[n] in SIGNALS]
         passes = node.target in PASSING and is_linear(node, depends)
         source = isinstance(unit, Neuron | Poisson)
-        pooled = isinstance(unit, nn.MaxPool2d)
-        through = bool(signals) and (passes or pooled) and all(carries[n] for n in signals)
+        momentary = isinstance(unit, MOMENTARY)
+        through = bool(signals) and (passes or momentary) and all(carries[n] for n in signals)
         carries[node] = source or through
     return carries
 

@@ -14,14 +14,16 @@ import torch
 from torch import Tensor
 from torch.fx import Graph, Node
 from torch.fx.node import Argument, map_arg
-from torch.nn import MaxPool2d, Module
+from torch.nn import Module
 
 from .chunk import Chunk, Moment, States, Values, leads, only_input, size_of
 from .dependencies import SIGNALS, Depends, dependencies, is_linear
+from .gates import MOMENTARY
 from .neurons import Temporal
 from .ops import SUMS, WEIGHTED
 
 Monitor = Callable[[str, Tensor], None]
+Instead = Callable[[str, Temporal, Tensor], Tensor]
 
 
 class Program:
@@ -68,6 +70,7 @@ class Program:
         image: Tensor,
         observe: Monitor | None = None,
         record: Callable[[Node, Any], None] | None = None,
+        instead: Instead | None = None,
     ) -> Any:
         """Run once as an ANN, each unit replaced by what it stands for.
 
@@ -75,6 +78,8 @@ class Program:
             image: ``[B, C, H, W]``.
             observe: called with the name and the *input* ``[B, ...]`` of each unit.
             record: called with every node and its value.
+            instead: answers in the place of a unit's ``ann``, given its name, the unit and its
+                input.
 
         Returns:
             The answer, ``[B, ...]``, in the structure that the network returns.
@@ -83,7 +88,10 @@ class Program:
         for node in self.nodes:
             if observe is not None and self.is_unit(node):
                 observe(node.name, values[only_input(node)])
-            values[node] = self.value(node, values, image)
+            if instead is not None and self.is_unit(node):
+                values[node] = instead(node.name, self.unit(node), values[only_input(node)])
+            else:
+                values[node] = self.value(node, values, image)
             if record is not None:
                 record(node, values[node])
             _free(values, self._free_all.get(node, ()))
@@ -122,13 +130,31 @@ class Program:
             after the chunk.
         """
         chunk = Chunk(self, stem, moment)
+        after = self.advance(chunk, self.body, states, monitor)
+        return self.answer(chunk), after
+
+    def advance(
+        self,
+        chunk: Chunk,
+        nodes: Iterable[Node],
+        states: States,
+        monitor: Monitor | None = None,
+    ) -> States:
+        """Run some nodes of the body, and return their states after the chunk.
+
+        Afterwards the chunk holds the values that nodes still to come need.
+        """
         after: States = {}
-        for node in self.body:
+        for node in nodes:
             out = chunk.run(node, states.get(node.name), after)
             if monitor is not None and isinstance(out, Tensor) and self._is_source(node):
                 monitor(node.name, chunk.over_time(out, node))
             _free(chunk.values, self._free_body.get(node, ()))
-        return map_arg(self._output, chunk.signal), after
+        return after
+
+    def answer(self, chunk: Chunk) -> Any:
+        """Return the outputs ``[T, B, ...]`` of a chunk that has come through the body."""
+        return map_arg(self._output, chunk.signal)
 
     def is_unit(self, node: Node) -> bool:
         """Whether a node calls a unit with a memory."""
@@ -139,7 +165,7 @@ class Program:
         return self._root.get_submodule(str(node.target))
 
     def _is_source(self, node: Node) -> bool:
-        return node.op == "call_module" and isinstance(self.unit(node), Temporal | MaxPool2d)
+        return node.op == "call_module" and isinstance(self.unit(node), (Temporal, *MOMENTARY))
 
     def value(self, node: Node, values: Values, image: Tensor) -> Any:
         """Return a node's value in the ANN, given those of its inputs."""

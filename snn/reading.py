@@ -167,7 +167,8 @@ def _remove_identities(module: GraphModule) -> None:
     removed = module.meta.setdefault("removed", [])
     for node in list(module.graph.nodes):
         cast = node.op == "call_function" and node.target in CASTS and _same_type(node)
-        if cast or (node.op == "call_function" and node.target in IDENTITIES):
+        nothing = node.target is aten.add.Tensor and node.args[1] in (0, 0.0) and _same_type(node)
+        if cast or nothing or (node.op == "call_function" and node.target in IDENTITIES):
             if "dropout" in str(node.target):
                 removed.append(path_of(node))
             node.replace_all_uses_with(node.args[0])

@@ -16,7 +16,8 @@ class Row:
         found: the operation, such as ``relu`` or ``batch_norm``.
         became: ``neuron``; of layers with weights ``linear`` (fed by spikes), ``dense`` (by
             anything else) or ``stem`` (by the image, once); of the rest ``linear``,
-            ``folded``, ``moved``, ``function`` (of what has arrived), ``removed`` or ``refused``.
+            ``folded``, ``moved``, ``function`` (of what has arrived), ``pooled`` or ``gated`` (of
+            each step's spikes), ``removed`` or ``refused``.
         note: detail in words; for a refusal, the remedy.
         macs: multiply-accumulates an image in the ANN, zero where there are none.
 

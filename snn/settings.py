@@ -12,7 +12,16 @@ from .dynamics import Firing, HardReset, SoftReset
 from .errors import StorageError
 from .readout import Delayed, Mean, Membrane
 from .schedules import Constant, Geometric, Harmonic
-from .surrogate import ATan, PiecewiseLinear, Rectangle, Sigmoid, SuperSpike, Triangle
+from .surrogate import (
+    ATan,
+    Linear,
+    PiecewiseLinear,
+    Rectangle,
+    Scaled,
+    Sigmoid,
+    SuperSpike,
+    Triangle,
+)
 
 SETTINGS: dict[str, type] = {
     cls.__name__: cls
@@ -20,7 +29,7 @@ SETTINGS: dict[str, type] = {
         Firing, HardReset, SoftReset,
         Delayed, Mean, Membrane,
         Constant, Geometric, Harmonic,
-        ATan, PiecewiseLinear, Rectangle, Sigmoid, SuperSpike, Triangle,
+        ATan, Linear, PiecewiseLinear, Rectangle, Scaled, Sigmoid, SuperSpike, Triangle,
     )
 }  # fmt: skip
 

@@ -16,6 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .errors import SpiketuneError
+
 
 class Surrogate(ABC):
     """A slope ``h(x)`` over the distance to the threshold; subclasses are frozen dataclasses.
@@ -137,6 +139,52 @@ class PiecewiseLinear(Surrogate):
         """Return the line's slope inside the width and the leak outside it."""
         inside = distance.abs() <= self.width
         return torch.full_like(distance, self.leak).masked_fill(inside, 0.5 / self.width)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Linear(Surrogate):
+    """``h(x) = γ max(0, 1 - |x|)``: peak and area γ, a low triangle.
+
+    Source: Bellec et al. 2018 (γ = 0.3); the slope of DIET-SNN (Rathi & Roy 2020).
+
+    Example:
+        >>> Linear().slope(torch.tensor([0.0, 0.5, 2.0]))
+        tensor([0.3000, 0.1500, 0.0000])
+    """
+
+    height: float = 0.3
+
+    def slope(self, distance: Tensor) -> Tensor:
+        """Return the low triangle's height at ``distance``."""
+        return self.height * (1 - distance.abs()).clamp_min(0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scaled(Surrogate):
+    """``g h(x)``: another slope times a gain, as ``calibrate_gain`` finds one for each layer.
+
+    Attributes:
+        surrogate: the slope ``h``.
+        gain: ``g > 0``.
+
+    Raises:
+        SpiketuneError: on a gain that is not above zero.
+
+    Example:
+        >>> Scaled(surrogate=Triangle(), gain=2.0).slope(torch.tensor(0.5))
+        tensor(1.)
+    """
+
+    surrogate: Surrogate
+    gain: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.gain < math.inf:
+            raise SpiketuneError(f"a gain must be above zero, not {self.gain}; 1 changes nothing")
+
+    def slope(self, distance: Tensor) -> Tensor:
+        """Return the scaled slope's height at ``distance``."""
+        return self.gain * self.surrogate.slope(distance)
 
 
 class _Fire(torch.autograd.Function):

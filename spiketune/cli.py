@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from difflib import get_close_matches
 from typing import Any
 
 from jsonargparse import auto_cli, set_parsing_settings
 
 from spiketune.convert import Method
 from spiketune.convert.thresholds import Threshold
-from spiketune.finetune import Rule
+from spiketune.finetune import Exponential, Loss, Rule
 from spiketune.snn import SpiketuneError, Surrogate
 
-from . import commands, inspection
+from . import commands, inspection, tuning
 from .demo import demo
 
 COMMANDS: dict[str, Any] = {
@@ -22,7 +23,7 @@ COMMANDS: dict[str, Any] = {
     "check": inspection.check,
     "ceiling": inspection.ceiling,
     "convert": commands.convert,
-    "tune": commands.tune,
+    "tune": tuning.tune,
     "sweep": commands.sweep,
     "doctor": inspection.doctor,
     "recipes": inspection.recipes,
@@ -38,8 +39,10 @@ def main(args: Sequence[str] | None = None) -> None:
         digits_resnet ...
     """
     given = sys.argv[1:] if args is None else list(args)
-    set_parsing_settings(subclasses_enabled=[Method, Rule, Threshold, Surrogate])
+    set_parsing_settings(subclasses_enabled=[Method, Rule, Threshold, Surrogate, Exponential, Loss])
     try:
+        _known(given, "--method", Method, "; a paper's recipe goes to sweep --recipes")
+        _known(given, "--rule", Rule)
         auto_cli(
             COMMANDS,
             # A switch alone: jsonargparse wants a value.
@@ -51,6 +54,9 @@ def main(args: Sequence[str] | None = None) -> None:
     except SpiketuneError as error:
         print(f"spiketune: {error}", file=sys.stderr)
         sys.exit(1)
+    except BrokenPipeError:  # whoever reads, such as head, has seen enough
+        sys.stderr.close()
+        sys.exit(0)
     except OSError as error:
         print(f"spiketune: {error}; check the path, its permissions and the disk", file=sys.stderr)
         sys.exit(1)
@@ -59,6 +65,29 @@ def main(args: Sequence[str] | None = None) -> None:
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def _known(given: list[str], option: str, base: type, more: str = "") -> None:
+    """Refuse a name that no class has, which jsonargparse would take for a file or a module."""
+    for place, arg in enumerate(given):
+        name = arg.partition("=")[2] if arg.startswith(f"{option}=") else ""
+        if arg == option and place + 1 < len(given):
+            name = given[place + 1]
+        names = sorted(_leaves(base))
+        if name.isidentifier() and name not in names:
+            near = get_close_matches(name, names, 1)
+            hint = f"; did you mean {near[0]}?" if near else f"; it is one of {', '.join(names)}"
+            raise SpiketuneError(f"{option} {name} is unknown{hint}{'' if near else more}")
+
+
+def _leaves(base: type) -> Iterator[str]:
+    """Yield the names of the classes below one that stand for something of their own."""
+    below: list[type] = base.__subclasses__()
+    for cls in below:
+        if cls.__subclasses__():
+            yield from _leaves(cls)
+        else:
+            yield cls.__name__
 
 
 def _cause(error: BaseException) -> SpiketuneError:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Literal
 
@@ -12,7 +11,6 @@ from torch import nn
 import spiketune as st
 from spiketune.convert import Method
 from spiketune.convert.images import collect
-from spiketune.finetune import Epoch, Rule
 
 from .options import (
     Images,
@@ -21,7 +19,6 @@ from .options import (
     points,
     reference,
     require_same_images,
-    spiking_network,
     usable_device,
 )
 from .progress import bar, bars
@@ -94,78 +91,6 @@ def convert(
     )
 
 
-def tune(
-    *,
-    network: Path,
-    steps: int,
-    out: Path,
-    epochs: int = 2,
-    data: str,
-    root: Path | None = None,
-    limit: int | None = None,
-    batch: int = 64,
-    rule: Rule = st.SurrogateBPTT(),  # noqa: B008
-    training: st.Training = st.Training(),  # noqa: B008
-    num_classes: int | None = None,
-    teacher: str | None = None,
-    teacher_checkpoint: Path | None = None,
-    resume: bool = False,
-    device: str | None = None,
-    seed: int = 0,
-) -> None:
-    """Fine-tune a converted network to a few time steps, or train an untrained one.
-
-    A checkpoint is written after each epoch, beside the result; --resume goes on from there.
-
-    Args:
-        network: .safetensors file of `convert` or `tune`; or the name of a timm network, to train
-            its spiking twin from scratch.
-        steps: step budget to train for.
-        out: .safetensors file to write.
-        epochs: passes over the training images.
-        data: digits, mnist, fashion-mnist, cifar10, cifar100, imagenette or folder;
-            its training and its test split.
-        root: folder to look in first; then $SPIKETUNE_DATA, the system's places, a download.
-        limit: at most so many images of each split.
-        batch: batch size.
-        rule: training rule and its settings, such as `--rule SurrogateBPTT`.
-        training: optimizer, rates, loss.
-        num_classes: outputs of a network to train from scratch, where the data do not tell.
-        teacher: name of the pretrained network whose answers are learned beside the labels.
-        teacher_checkpoint: local file with the teacher's weights.
-        resume: go on from the last checkpoint, exactly as if it had never stopped.
-        device: cpu, cuda, ...; the CPU by default.
-        seed: of shuffling.
-    """
-    place = usable_device(device)
-    torch.manual_seed(seed)  # the first weights of a network trained directly
-    snn = spiking_network(network, steps, data, num_classes)
-    images = Images(data=data, root=root, limit=limit, batch=batch)
-    loader, test = images.loader("train", snn, shuffle=True), images.loader("test", snn)
-    known = None if teacher is None else reference(teacher, teacher_checkpoint, snn).to(place)
-    checkpoint = out.with_suffix(".checkpoint")
-    try:
-        with bars(f"tuning at T={steps}", epochs, len(loader)) as on_batch:
-            history = st.tune(
-                snn, loader, rule, steps=steps, epochs=epochs, training=training,
-                teacher=known,
-                validate=test, checkpoint=checkpoint, resume=resume, device=place, seed=seed,
-                on_batch=on_batch, on_epoch=_print_epoch,
-            )  # fmt: skip
-    except KeyboardInterrupt:
-        kept = "Nothing was written yet."
-        if checkpoint.exists():
-            kept = (
-                f"The last whole epoch is in {checkpoint}; the same command with --resume true "
-                "goes on from there."
-            )
-        print(f"\nStopped. {kept}", file=sys.stderr)
-        raise
-    st.save(snn, out)
-    last = history.epochs[-1]
-    print(f"Test accuracy {last.validation:.2%} at T={steps}; saved as {out}")
-
-
 def sweep(
     *,
     networks: list[str] | str = "",
@@ -206,6 +131,8 @@ def sweep(
     methods = {name: st.recipe(name, recipe_steps) for name in listed(recipes)}
     if methods and ann is None:
         raise st.SpiketuneError("recipes need a network to convert; name it with --ann")
+    if not 0 <= within <= 100:
+        raise st.SpiketuneError(f"within must be from 0 to 100 points, not {within:g}")
     spiking = _networks(listed(networks), taken=(*methods, ann))
     compared: dict[str, nn.Module] = {}
     images = Images(data=data, root=root, limit=limit, batch=batch)
@@ -221,7 +148,7 @@ def sweep(
         order = list(compared)
         table = st.sweep(
             compared, loader, steps, device=place,
-            progress=lambda name, done, _: on_batch(order.index(name) + 1, done, 0.0),
+            progress=lambda name, done, _: on_batch(order.index(name) + 1, done),
         )  # fmt: skip
     print(table)
     if ann is not None:
@@ -253,7 +180,7 @@ def _converted(
     with bars("converting", rounds=1, batches=len(methods), unit="recipe") as on_batch:
         for number, (name, method) in enumerate(methods.items(), 1):
             found[name] = st.to_snn(ann, shown, method)
-            on_batch(1, number, 0.0)
+            on_batch(1, number)
     return found
 
 
@@ -268,11 +195,3 @@ def _fewest(table: st.Table, ann: str, within: float) -> str:
             f"  {name:<{width}}  {f'more than {table.budgets[-1]}' if best is None else best}"
         )
     return "\n".join(lines)
-
-
-def _print_epoch(epoch: Epoch) -> None:
-    validation = "" if epoch.validation is None else f", test accuracy {epoch.validation:.2%}"
-    print(
-        f"epoch {epoch.epoch}: loss {epoch.loss:.4f}, training accuracy "
-        f"{epoch.accuracy:.2%}{validation}, {epoch.seconds:.0f} s"
-    )

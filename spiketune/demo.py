@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader
 import spiketune as st
 from spiketune.snn.network import check_steps
 
-from .progress import bars
+from .progress import bars, training_bar
 
 BUDGET = 4
 
@@ -55,7 +55,7 @@ def demo(
 
     shuffled = DataLoader(train, batch_size=64, shuffle=True)
     tuned = st.to_snn(ann, images, st.Ternary(steps=BUDGET))
-    with bars("fine-tuning", rounds=tune_epochs, batches=len(shuffled)) as on_batch:
+    with training_bar("fine-tuning", tune_epochs) as on_batch:
         st.tune(
             tuned, shuffled, st.SurrogateBPTT(), steps=BUDGET, epochs=tune_epochs, teacher=ann,
             training=st.Training(learning_rate=3e-4), seed=seed, on_batch=on_batch,
@@ -63,7 +63,7 @@ def demo(
     models[f"ternary, tuned at T={BUDGET}"] = tuned
 
     direct = st.twin(st.load_ann("digits_resnet", pretrained=False), BUDGET, tuned.input_shape)
-    with bars("training directly", rounds=direct_epochs, batches=len(shuffled)) as on_batch:
+    with training_bar("training directly", direct_epochs) as on_batch:
         st.tune(
             direct, shuffled, st.SurrogateBPTT(), steps=BUDGET, epochs=direct_epochs,
             training=st.Training(learning_rate=5e-3), seed=seed, on_batch=on_batch,
@@ -74,7 +74,7 @@ def demo(
         order = list(models)
         table = st.sweep(
             models, DataLoader(test, batch_size=128), steps,
-            progress=lambda name, *_: on_batch(1, order.index(name) + 1, 0.0),
+            progress=lambda name, *_: on_batch(1, order.index(name) + 1),
         )  # fmt: skip
     print(f"\n{table}\n")
     folder = table.save(out)

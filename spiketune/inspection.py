@@ -32,7 +32,7 @@ def check(
 ) -> None:
     """Show what a conversion would do with each operation of a network, without converting it.
 
-    Exits with 1 if anything in it has no rule.
+    Exits with 1 if anything in it has no rule, or nothing would spike.
 
     Args:
         model: timm or torchvision name, or a bundled one; `spiketune models` lists them.
@@ -52,7 +52,8 @@ def check(
         channels = dict(ann.pretrained_cfg)["input_size"][0]  # type: ignore[arg-type]
         batch = torch.zeros(1, channels, image_size, image_size)
     report = st.check(ann, batch, method_of(method))
-    verdict = "does not convert" if report.refused else "converts completely"
+    fails = report.refused or not report.neurons
+    verdict = "does not convert" if fails else "converts completely"
     print(
         f"{model} {verdict}: {report.neurons} neuron layers, {len(report.refused)} operations "
         f"without a rule, {report.dense_share:.1%} of operations stay dense.\n"
@@ -70,6 +71,12 @@ def check(
         raise st.SpiketuneError(
             f"{model} does not convert, no rule for {names}; the first is "
             f"{first.path or 'the network itself'}: {first.note}"
+        )
+    if not report.neurons:
+        raise st.SpiketuneError(
+            f"{model} does not convert with {type(method_of(method)).__name__}, which has no "
+            "neuron for any of its activations; leave --method out for Graded, whose neurons have "
+            "both signs"
         )
 
 

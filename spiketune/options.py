@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sized
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from torch import nn
@@ -26,14 +26,26 @@ class Images:
     root: Path | None
     limit: int | None
     batch: int
+    augment: bool | str = False
 
     def loader(
-        self, split: Literal["train", "test"], network: nn.Module, shuffle: bool = False
+        self,
+        split: Literal["train", "test"],
+        network: nn.Module,
+        shuffle: bool = False,
+        even: bool = False,
     ) -> Loader:
-        """Return the images of one split, prepared for the network."""
+        """Return the images of one split, prepared for the network; only training's are moved.
+
+        ``even`` leaves out a last batch with an odd number of images.
+        """
         check_steps(self.batch, "batch")
-        images = st.load_data(self.data, split, self.root, cfg=network, limit=self.limit)
-        return DataLoader(images, batch_size=self.batch, shuffle=shuffle)
+        images = st.load_data(
+            self.data, split, self.root, cfg=network, limit=self.limit,
+            augment=self.augment if split == "train" else False,
+        )  # fmt: skip
+        odd = len(cast(Sized, images)) % self.batch % 2 == 1
+        return DataLoader(images, batch_size=self.batch, shuffle=shuffle, drop_last=even and odd)
 
 
 def listed(given: Iterable[object] | str | int) -> list[str]:

@@ -7,20 +7,31 @@ from .catalogue import ModelInfo, list_models
 from .data import load_data
 from .data_sets import DataInfo, data_info, list_data
 from .errors import DataError, ModelError
+from .neurons import LeakyNeuron, NeuronKind, ParallelNeuron, ParametricNeuron, PlainNeuron
 from .photographs import photographs
+from .sew import sew, sew_resnet
 from .spiking import spiking, twin
+from .stems import small_stem
 
 __all__ = [
     "DataError",
     "DataInfo",
+    "LeakyNeuron",
     "ModelError",
     "ModelInfo",
+    "NeuronKind",
+    "ParallelNeuron",
+    "ParametricNeuron",
+    "PlainNeuron",
     "data_info",
     "list_data",
     "list_models",
     "load_ann",
     "load_data",
     "photographs",
+    "sew",
+    "sew_resnet",
+    "small_stem",
     "spiking",
     "twin",
 ]

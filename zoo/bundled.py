@@ -16,6 +16,7 @@ from torch import nn
 from .checkpoint import read_checkpoint
 from .data_sets import data_info
 from .errors import ModelError
+from .stems import small_stem
 
 __all__ = ["BUNDLED", "WEIGHTS", "Bundled", "build"]
 
@@ -58,10 +59,7 @@ def light_stem_resnet(
         stem_type="deep",
         stem_width=width // 2,
     )
-    stem = nn.Conv2d(in_chans, width, kernel_size=3, padding=1, bias=False)
-    nn.init.kaiming_normal_(stem.weight, mode="fan_out", nonlinearity="relu")
-    model.add_module("conv1", stem)
-    model.add_module("maxpool", nn.Identity())
+    model = small_stem(model)
     for stage in range(len(channels) + 1, 5):
         model.add_module(f"layer{stage}", nn.Identity())  # timm's forward calls all four
     return model

@@ -8,6 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import torchvision
+from timm.data.auto_augment import (
+    augment_and_mix_transform,
+    auto_augment_transform,
+    rand_augment_transform,
+)
 from timm.data.config import resolve_data_config
 from timm.data.imagenet_info import ImageNetInfo
 from timm.data.transforms_factory import create_transform
@@ -19,7 +24,7 @@ from .data_sets import DATA, DataInfo, Split
 from .errors import DataError
 from .places import find_or_fetch, places
 
-__all__ = ["Request", "cifar", "folder", "image_transform", "imagenette"]
+__all__ = ["Request", "cifar", "folder", "image_transform", "imagenette", "require_policy"]
 
 IMAGENET_CLASSES = 1000
 SUBFOLDERS = {"train": ("train",), "test": ("val", "test", "validation")}
@@ -42,7 +47,7 @@ class Request:
         root: The folder the user named.
         cfg: The network's ``pretrained_cfg``.
         download: Whether the set may be fetched.
-        augment: Whether to crop and flip at random.
+        augment: Whether to crop and flip at random; a policy of timm changes them further.
 
     Example:
         >>> from spiketune.zoo.colour import Request
@@ -55,7 +60,7 @@ class Request:
     root: str | Path | None = None
     cfg: Mapping[str, object] | None = None
     download: bool = True
-    augment: bool = False
+    augment: bool | str = False
 
 
 def cifar(request: Request) -> Images:
@@ -80,7 +85,9 @@ def cifar(request: Request) -> Images:
     transform = image_transform(DATA[request.name], request.cfg)
     if request.augment:
         # At the images' own size, as every published CIFAR result does it.
-        moved = (transforms.RandomCrop(32, padding=4), transforms.RandomHorizontalFlip())
+        moved = [transforms.RandomCrop(32, padding=4), transforms.RandomHorizontalFlip()]
+        if isinstance(request.augment, str):
+            moved.append(_policy(request.augment, 32))
         transform = transforms.Compose([*moved, transform])
 
     def find(place: Path) -> Path | None:
@@ -158,14 +165,15 @@ def folder(request: Request) -> Images:
 
 
 def image_transform(
-    info: DataInfo, cfg: Mapping[str, object] | None, augment: bool = False
+    info: DataInfo, cfg: Mapping[str, object] | None, augment: bool | str = False
 ) -> Callable[[object], Tensor]:
     """Build what turns a picture into the tensor a network was trained on.
 
     Args:
         info: The data set; decides where ``cfg`` is not given.
         cfg: The network's ``pretrained_cfg``.
-        augment: Whether to crop and flip at random, as for training on ImageNet.
+        augment: Whether to crop and flip at random, as for training on ImageNet; or a policy of
+            timm that changes the images further.
 
     Returns:
         A function of a PIL image.
@@ -188,13 +196,48 @@ def image_transform(
     if channels not in (1, 3):
         raise DataError(f"the network takes {channels} channels, {info.name} needs one with 1 or 3")
     if augment:
-        # Flips and crops only: further augmentation is the trainer's business.
-        made = create_transform(**config, is_training=True, color_jitter=0.0)
+        policy = augment if isinstance(augment, str) else None
+        made = create_transform(**config, is_training=True, color_jitter=0.0, auto_augment=policy)
     else:
         made = create_transform(**config)
     picture = transforms.Grayscale() if channels == 1 else transforms.Lambda(_rgb)
     transform: Callable[[object], Tensor] = transforms.Compose([picture, made])
     return transform
+
+
+def require_policy(policy: str, *, colour: bool) -> None:
+    """Refuse a policy of augmentation that timm does not know, or images it is not made for.
+
+    Args:
+        policy: As ``augment`` takes it.
+        colour: Whether the data set has colours.
+
+    Raises:
+        DataError: Naming what there is.
+
+    Example:
+        >>> from spiketune.zoo.colour import require_policy
+        >>> require_policy("rand-m9-mstd0.5", colour=True)
+    """
+    if not colour:
+        raise DataError(
+            f"augment={policy!r} is for colour images, give augment=True to shift these"
+        )
+    try:
+        _policy(policy, 32)
+    except (AssertionError, ValueError, KeyError) as error:
+        raise DataError(
+            f"augment={policy!r} is no policy that timm knows, give one such as rand-m9-mstd0.5, "
+            "augmix-m3-w3 or original"
+        ) from error
+
+
+def _policy(policy: str, size: int) -> Callable[[object], object]:
+    makers = {"rand": rand_augment_transform, "augmix": augment_and_mix_transform}
+    make: Callable[..., Callable[[object], object]] = makers.get(
+        policy.split("-")[0], auto_augment_transform
+    )
+    return make(policy, {"translate_const": int(0.45 * size)})
 
 
 def _rgb(image: object) -> object:

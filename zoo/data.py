@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset, Subset
 
-from .colour import Request, cifar, folder, imagenette
+from .colour import Request, cifar, folder, imagenette, require_policy
 from .data_sets import Split, cfg_of, data_info
 from .errors import DataError
 from .grey import digits, idx_images
@@ -29,7 +29,7 @@ def load_data(
     cfg: Mapping[str, object] | nn.Module | None = None,
     limit: int | None = None,
     download: bool = True,
-    augment: bool = False,
+    augment: bool | str = False,
 ) -> Images:
     """Load a data set by name: image tensors ``[C, H, W]``, normalised, and integer labels.
 
@@ -44,7 +44,8 @@ def load_data(
             interpolation; without it the data set's own hold.
         limit: Keep so many images only, drawn evenly at random and always the same ones.
         download: Whether the set may be fetched.
-        augment: Whether to shift (greyscale) or crop and flip (colour) training images at random.
+        augment: Whether to shift (greyscale) or crop and flip (colour) training images at random;
+            a policy of timm, such as ``rand-m9-mstd0.5``, changes colour images further.
 
     Returns:
         The data set. A greyscale one has all it holds in ``tensors``.
@@ -65,7 +66,9 @@ def load_data(
     if limit is not None and limit < 1:
         raise DataError(f"limit is {limit}, give a number of images from 1 on")
     if augment and split == "test":
-        raise DataError("augment=True is for training images, leave it out for the test split")
+        raise DataError("augment is for training images, leave it out for the test split")
+    if isinstance(augment, str):
+        require_policy(augment, colour=name in COLOUR)
     request = Request(
         name=name, split=split, root=root, cfg=cfg_of(cfg), download=download, augment=augment
     )
@@ -79,7 +82,7 @@ def _grey(request: Request, limit: int | None) -> Images:
     if kept is not None:
         images, labels = images[kept], labels[kept]
     prepare = preparation(info, request.cfg)
-    return ImageTensors(images, labels, info.classes, prepare, request.augment)
+    return ImageTensors(images, labels, info.classes, prepare, bool(request.augment))
 
 
 def _colour(request: Request, limit: int | None) -> Images:

@@ -62,4 +62,4 @@ class BiasCorrection(Correction):
             return current
 
         images = calibration.images[: self.images].to(calibration.device)
-        walk(calibration.snn, images, calibration.snn.steps, visit)
+        walk(calibration.snn, images, calibration.snn.steps, visit, reference=calibration.reference)

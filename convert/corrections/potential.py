@@ -59,4 +59,4 @@ class PotentialCorrection(Correction):
             at.neuron.initial = at.neuron.initial + change.to(at.neuron.initial)
 
         images = calibration.images[: self.images].to(calibration.device)
-        walk(calibration.snn, images, calibration.snn.steps, visit)
+        walk(calibration.snn, images, calibration.snn.steps, visit, reference=calibration.reference)

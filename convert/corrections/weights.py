@@ -66,7 +66,7 @@ class WeightCalibration(Correction):
                 self._fit(snn, node, answer, arriving)
 
         images = calibration.images[: self.images].to(calibration.device)
-        walk(snn, images, snn.steps, lambda at: None, weigh=weigh)
+        walk(snn, images, snn.steps, lambda at: None, weigh=weigh, reference=calibration.reference)
 
     def _fit(self, snn: SpikingNetwork, node: Node, answer: Tensor, arriving: Tensor) -> None:
         neuron = _neuron_behind(snn, node)

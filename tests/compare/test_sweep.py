@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from spiketune.compare import INT8, Meter, sweep
-from spiketune.compare.runners import count_macs
 from spiketune.snn import SignedIF, SpiketuneError, SpikingNetwork, costs
+from spiketune.snn.macs import count_macs
 
 MakeSpiking = Callable[..., SpikingNetwork]
 Images = list[tuple[Tensor, Tensor]]
@@ -40,8 +40,8 @@ def test_rows_equal_separate_runs_at_each_budget(
         assert row.top1 == 100 * right / 8 and row.agreement == 100 * agreed / 8
         assert row.accumulates == meter.accumulates(steps)
         assert row.spikes_per_neuron == meter.spikes_per_neuron(steps)
-        assert row.macs == 2304 and row.kind == "ternary" and row.images == 8
-        assert row.energy_nj == pytest.approx((2304 * 4.6 + row.accumulates * 0.9) / 1000)
+        assert row.macs == 4 * 22**2 and row.kind == "ternary" and row.images == 8
+        assert row.energy_nj == pytest.approx((4 * 22**2 * 4.6 + row.accumulates * 0.9) / 1000)
 
 
 def test_an_ann_repeats_its_answer(classifier: nn.Module, images: Images) -> None:
@@ -58,8 +58,17 @@ def test_flop_counter_and_fixed_costs_agree(
 ) -> None:
     x = images[0][0]
     assert count_macs(classifier, x[:1]) == costs(spiking(classifier, x)).ann_macs
-    # by hand: outputs times fan-in
-    assert count_macs(classifier, x[:1]) == 4 * 64 * 9 + 6 * 16 * 36 + 96 * 10
+    # by hand: 3x3 on 8x8, 3x3 in steps of two on 8x8 (one border each way), and a linear layer
+    assert count_macs(classifier, x[:1]) == 4 * 22**2 + 6 * 4 * 11**2 + 96 * 10
+
+
+def test_pruned_weights_count_neither_as_spikes_nor_as_values(
+    spiking: MakeSpiking, classifier: nn.Module, images: Images
+) -> None:
+    x = images[0][0]
+    classifier[5].weight.data[:, ::2] = 0
+    assert count_macs(classifier, x[:1]) == 4 * 22**2 + 6 * 4 * 11**2 + 48 * 10
+    assert count_macs(classifier, x[:1]) == costs(spiking(classifier, x)).ann_macs
 
 
 def test_without_an_ann_there_is_nothing_to_agree_with(

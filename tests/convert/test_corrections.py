@@ -87,12 +87,13 @@ def test_potential_correction_of_the_first_layer_is_what_numpy_says() -> None:
 
 def test_weight_calibration_ends_nearer_to_least_squares() -> None:
     ann, x, steps = net().double(), numbers(), 2
+    weight = ann[2].weight.clone()
     plain = st.to_snn(ann, x, st.Ternary(steps=steps))
     method = st.Ternary(steps=steps, corrections=(WeightCalibration(images=40, iterations=200),))
     fitted = st.to_snn(ann, x, method)
     expected = ann(x)
     assert decibels(expected, fitted(x)) > decibels(expected, plain(x)) + 1
-    assert torch.equal(ann[2].weight, ann[2].weight.clone()), "the ANN is left as it was"
+    assert torch.equal(ann[2].weight, weight), "the ANN is left as it was"
 
 
 def test_weight_calibration_leaves_the_exact_first_layer_alone() -> None:
@@ -178,6 +179,42 @@ def test_equalised_one_threshold_a_layer_is_as_good_as_one_a_channel() -> None:
     expected = ann(x)
     assert decibels(expected, one) > decibels(expected, plain) + 3
     assert decibels(expected, one) > decibels(expected, other) - 6
+
+
+class Sharing(nn.Module):
+    """Two layers one after the other that share their bias, or their weight too."""
+
+    def __init__(self, weight: bool) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(6, 6), nn.Linear(6, 6)
+        self.b.bias = self.a.bias
+        if weight:
+            self.b.weight = self.a.weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.b(torch.relu(self.a(x))).relu()
+        return out
+
+
+@pytest.mark.parametrize("weight", [False, True])
+def test_parameters_that_two_layers_share_are_left_alone(weight: bool) -> None:
+    torch.manual_seed(0)
+    ann, x = Sharing(weight), torch.rand(32, 6)
+    expected = ann(x)
+    equalised = st.to_snn(ann, x, st.Ternary(equalise=True))
+    assert not any(row.found == "ranges" for row in equalised.report.rows)
+    assert torch.allclose(equalised.ann(x), expected, atol=1e-5)
+    fit = (WeightCalibration(images=32, iterations=20),)
+    fitted = st.to_snn(ann, x, st.Ternary(corrections=fit))
+    assert torch.allclose(fitted.ann(x), expected, atol=1e-5)
+
+
+def test_the_doctor_compares_with_the_network_itself_after_corrections() -> None:
+    ann, x = net(), numbers().float()
+    method = st.Ternary(steps=2, corrections=(WeightCalibration(images=40, iterations=200),))
+    snn = st.to_snn(ann, x, method)
+    own = 100 * float((snn(x).argmax(1) == ann(x).argmax(1)).float().mean())
+    assert st.doctor(ann, x, method).agreement == pytest.approx(own)
 
 
 def test_equalising_leaves_shared_and_branching_layers_alone() -> None:

@@ -43,16 +43,18 @@ def test_it_tells_more_levels_apart_than_a_rate_of_as_many_steps() -> None:
     assert phase > rate + 6
 
 
-def test_spikes_are_ternary_once_folded() -> None:
+def test_a_step_knows_one_size_of_spike_in_a_layer() -> None:
+    """``±θ g_l(t)`` or nothing, at every step and neuron, thresholds folded or not."""
     ann = around(lambda m, y: torch.relu(m.a(y)), a=conv())
     snn = st.to_snn(ann, images(), st.Phase(steps=8))
-    x, seen = images(4), []
-    snn.unroll(x, monitor=lambda name, out: seen.append(out))
-    for out, (_, neuron) in zip(seen, snn.neurons(), strict=True):
-        for step, now in enumerate(out, 1):
-            sizes = now / (neuron.threshold * neuron.schedule(step))
-            assert set(sizes.round(decimals=4).unique().tolist()) <= {-1.0, 0.0, 1.0}
-        break  # the first chunk of the first neuron
+    for network in (snn, snn.fold()):
+        seen: dict[str, list[torch.Tensor]] = {name: [] for name, _ in network.neurons()}
+        network.unroll(images(4), monitor=lambda name, out, seen=seen: seen[name].extend(out))
+        for name, neuron in network.neurons():
+            assert len(seen[name]) == 8
+            for step, now in enumerate(seen[name], 1):
+                size = neuron.schedule(step) * (1 if neuron.folded else neuron.threshold)
+                assert set((now / size).round(decimals=4).unique().tolist()) <= {-1.0, 0.0, 1.0}
 
 
 def test_refusals() -> None:

@@ -40,9 +40,9 @@ def converted(name: str, steps: int = 4) -> st.SpikingNetwork:
 def test_the_history_of_the_field_is_there() -> None:
     assert [one.name for one in st.recipes()] == NAMES
     assert {
-        "diehl2015", "rueckauer2017", "sengupta2019", "rmp2020", "li2021", "li2021_advanced",
-        "opi2022", "snm2022", "burst2022", "ecmt2024", "bu2025", "dcgs2025", "ternary",
-        "ternary_corrected", "phase", "graded",
+        "diehl2015", "rueckauer2017", "sengupta2019", "rmp2020", "rathi2020", "diet2021", "li2021",
+        "li2021_advanced", "opi2022", "snm2022", "burst2022", "ecmt2024", "bu2025", "dcgs2025",
+        "ternary", "ternary_corrected", "phase", "graded",
     } == set(NAMES)  # fmt: skip
     years = [int("".join(c for c in n if c.isdigit())) for n in NAMES if any(map(str.isdigit, n))]
     assert years == sorted(years)
@@ -77,6 +77,8 @@ def neurons(name: str) -> list[nn.Module]:
         ("rueckauer2017", IF, 1, 0.0),
         ("sengupta2019", IF, 1, 0.0),
         ("rmp2020", IF, 1, 0.0),
+        ("rathi2020", IF, 1, 0.0),
+        ("diet2021", IF, 1, 0.0),
         ("li2021", IF, 1, 0.5),
         ("opi2022", IF, 1, 0.5),
         ("snm2022", SignedIF, 1, 0.0),
@@ -101,7 +103,9 @@ def test_the_neurons_are_those_of_the_paper(
 def test_what_sets_near_relatives_apart() -> None:
     resets = {n: {type(u.firing.reset) for u in neurons(n)} for n in ("diehl2015", "rmp2020")}  # type: ignore[union-attr]
     assert resets == {"diehl2015": {HardReset}, "rmp2020": {SoftReset}}
-    assert any(isinstance(m, Poisson) for m in converted("sengupta2019").modules())
+    for poisson in ("sengupta2019", "rathi2020"):
+        assert any(isinstance(m, Poisson) for m in converted(poisson).modules())
+    assert not any(isinstance(m, Poisson) for m in converted("diet2021").modules())
     assert isinstance(converted("bu2025").readout, Delayed)
     (differential, *_), (rate, *_) = neurons("dcgs2025"), neurons("ecmt2024")
     assert isinstance(differential, Graded) and isinstance(rate, Graded)

@@ -100,7 +100,7 @@ def test_networks_that_no_rule_can_train(build: Build) -> None:
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"optimizer": "adam"},
+        {"optimizer": "adamm"},
         {"learning_rate": 0.0},
         {"weight_decay": -0.1},
         {"momentum": 1.0},

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 from tuning_networks import small_ann
 
-from spiketune.finetune import Epoch, History, SurrogateBPTT, Training, TuneError, tune
+from spiketune.finetune import Epoch, History, SurrogateBPTT, Training, TuneError, Update, tune
 from spiketune.snn import ATan, SpikingNetwork
 
 Build = Callable[..., SpikingNetwork]
@@ -30,8 +30,8 @@ class Interrupt:
         if self.batch is None and done.epoch == self.epoch:
             raise KeyboardInterrupt
 
-    def on_batch(self, epoch: int, batch: int, loss: float) -> None:
-        if (epoch, batch) == (self.epoch, self.batch):
+    def on_batch(self, done: Update) -> None:
+        if (done.epoch, done.batch) == (self.epoch, self.batch):
             raise KeyboardInterrupt
 
 
@@ -201,7 +201,7 @@ def test_a_checkpoint_cut_short_is_refused(
     "content",
     [
         {"format": "other"},
-        {"format": "spiketune-finetune/2"},
+        {"format": "spiketune-finetune/3"},
         [1, 2],
         torch.zeros(3),
         nn.Linear(1, 1),

@@ -34,6 +34,7 @@ def spiking(ann: nn.Module, images: Tensor, kind: str = "if", *, steps: int = 8)
         net.add_submodule(f"act.{node.name}", KINDS[kind](top[node.name]))
         with net.graph.inserting_after(node):
             new = net.graph.call_module(f"act.{node.name}", (node.args[0],))
+        new.meta = dict(node.meta)
         node.replace_all_uses_with(new)
         net.graph.erase_node(node)
     net.recompile()

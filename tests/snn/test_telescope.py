@@ -235,3 +235,25 @@ def test_the_meter_counts_what_every_spike_meets_in_attention() -> None:
     assert meter.accumulates(steps) == pytest.approx(
         sum(seen[name] * fan_out[name] for name in fan_out) / 3
     )
+
+
+def test_what_is_not_a_number_yet_is_not_sent() -> None:
+    """0/0 and log 0 of the first steps leave no trace once something has arrived."""
+    signal = torch.tensor([[0.0, 1.0], [2.0, 1.0], [4.0, 1.0]])
+    for function in (lambda v: v / v, torch.log):
+        sent, sums = telescope(lambda values, f=function: f(values[0]), [signal], None)
+        assert bool(sent.isfinite().all())
+        torch.testing.assert_close(sent.sum(0) / 3, function(signal.mean(0)))
+        again, _ = telescope(lambda values, f=function: f(values[0]), [signal], sums)
+        assert bool(again.isfinite().all())
+
+
+def test_a_mask_stays_infinite() -> None:
+    signal = torch.tensor([[0.0, 1.0], [2.0, 1.0]])
+    hidden = torch.tensor([True, False])
+    sent, _ = telescope(lambda v: v[0].masked_fill(hidden, -torch.inf), [signal], None, masked=True)
+    assert sent.sum(0).tolist() == [-torch.inf, 2.0]
+    kept, _ = telescope(lambda v: v[0].exp(), [sent], None)
+    torch.testing.assert_close(
+        kept.sum(0) / 2, torch.tensor([0.0, 1.0]).exp() * torch.tensor([0, 1])
+    )

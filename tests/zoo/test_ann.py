@@ -149,7 +149,7 @@ class TestTimm:
         monkeypatch.setattr(
             "huggingface_hub.hf_hub_url", lambda *_, **__: "http://127.0.0.1:9/model.safetensors"
         )
-        with pytest.raises(ModelError, match=r"--checkpoint .* pretrained=False") as caught:
+        with pytest.raises(ModelError, match=r"--checkpoint.* pretrained=False") as caught:
             load_ann("test_resnet")
         assert isinstance(caught.value.__cause__, OSError)
         assert "\n" not in str(caught.value)

@@ -1,0 +1,19 @@
+"""What a run learns from: losses of the answers, and losses that look at membranes too."""
+
+from .answers import TET, MeanCrossEntropy
+from .loss import Loss, Scene, build, register_loss
+from .membranes import RMP, IMLoss, before_firing
+from .objective import Objective
+
+__all__ = [
+    "RMP",
+    "TET",
+    "IMLoss",
+    "Loss",
+    "MeanCrossEntropy",
+    "Objective",
+    "Scene",
+    "before_firing",
+    "build",
+    "register_loss",
+]

@@ -1,0 +1,265 @@
+"""Short-latency fine-tuning side by side: converted, hybrid by each rule, and trained directly.
+
+    python scripts/train_anns.py --data /path/to/data --only '[resnet50, residual14]'
+    python scripts/finetuning.py --data /path/to/data --net resnet50 --images 12800 --epochs 1
+
+Every row is made in a process of its own, so that its peak memory is its own, and leaves its
+network and its account in ``--work``; a row that is there is not made again. All rows see the same
+images the same number of times, at ``--train_steps``; the table then tests every one of them on
+all ``--steps``. ``--results`` gets the table, the curves and the accounts.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from jsonargparse import auto_cli
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Subset
+from train_anns import RECIPES, trained
+
+import spiketune as st
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What may be changed from the command line.
+
+    Attributes:
+        net: a network of ``train_anns.py``.
+        rows: what to compare; by default all.
+        train_steps: ``T`` of all training, but of rows that name their own.
+        steps: budgets to test.
+        images: training images in an epoch; all by default.
+        epochs: passes over them.
+        batch: images at once.
+        limit: test images; all by default.
+        data: folder with the data sets; by default the usual places.
+        anns: folder of ``train_anns.py``.
+        work: folder for networks and accounts.
+        results: folder for the table.
+        threads: of torch.
+        only_row: make this one row and stop; the script calls itself so.
+    """
+
+    net: str = "resnet50"
+    rows: list[str] = field(default_factory=lambda: list(ROWS))
+    train_steps: int = 4
+    steps: list[int] = field(default_factory=lambda: [2, 4, 8, 10])
+    images: int | None = None
+    epochs: int = 1
+    batch: int = 64
+    limit: int | None = None
+    data: str | None = None
+    anns: Path = Path("runs/anns")
+    work: Path = Path("runs/finetuning")
+    results: Path = Path("docs/results/finetuning")
+    threads: int = 2
+    only_row: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """What a row is made of."""
+
+    ann: nn.Module
+    images: Tensor
+    loader: DataLoader[Any]
+    epochs: int
+    steps: int
+
+    def tuned(
+        self,
+        snn: st.SpikingNetwork,
+        rule: st.Rule,
+        rate: float,
+        *,
+        steps: int | None = None,
+        taught: bool = True,
+    ) -> st.SpikingNetwork:
+        """Tune a network and show the loss now and then."""
+
+        def show(update: Any) -> None:
+            if update.batch % 20 == 0:
+                print(
+                    f"  epoch {update.epoch}, batch {update.batch}: {update.loss:.3f}", flush=True
+                )
+
+        st.tune(
+            snn, self.loader, rule, steps=steps or self.steps, epochs=self.epochs,
+            teacher=self.ann if taught else None,
+            training=st.Training(learning_rate=rate), on_batch=show,
+        )  # fmt: skip
+        return snn
+
+    def converted(self, method: st.Method) -> st.SpikingNetwork:
+        """Convert the ANN."""
+        return st.to_snn(self.ann, self.images, method)
+
+    def normed(self, method: st.Method) -> st.SpikingNetwork:
+        """Convert the ANN and put BatchNorm back on the currents, every slope calibrated."""
+        snn = st.unfold(self.converted(method), self.images[:256], steps=self.steps)
+        st.calibrate_gain(snn, self.images[:64], steps=self.steps, surrogate=st.snn.Triangle())
+        return snn
+
+
+Make = Callable[[Parts], st.SpikingNetwork]
+OWN = st.SurrogateBPTT(surrogate=None)  # slopes as calibrated
+
+
+def direct(parts: Parts, steps: int) -> st.SpikingNetwork:
+    """Train the spiking twin from scratch, slopes calibrated, gradients measured."""
+    torch.manual_seed(0)
+    snn = st.twin(RECIPES[NET].build(), steps, tuple(parts.images.shape[1:]))
+    st.calibrate_gain(snn, parts.images[:64], steps=steps, surrogate=st.snn.Triangle())
+    snn.about |= flow(snn, parts.images[:64], steps, "before")
+    parts.tuned(snn, OWN, 3e-3, steps=steps, taught=False)
+    snn.about |= flow(snn, parts.images[:64], steps, "after")
+    return snn
+
+
+def flow(snn: st.SpikingNetwork, images: Tensor, steps: int, when: str) -> dict[str, float]:
+    """Return the ratio of the gradient's norm at the first neurons to that at the last."""
+    norms = list(st.gradient_norms(snn, images, steps=steps).values())
+    return {f"gradient_{when}": round(norms[0] / norms[-1], 3)}
+
+
+ROWS: dict[str, Make] = {
+    "converted, binary": lambda p: p.converted(st.Binary(steps=p.steps)),
+    "converted, ternary": lambda p: p.converted(st.Ternary(steps=p.steps)),
+    "converted, graded": lambda p: p.converted(st.Graded(steps=p.steps)),
+    "hybrid, surrogate": lambda p: p.tuned(
+        p.converted(st.Ternary(steps=p.steps)), st.SurrogateBPTT(), 3e-4
+    ),
+    "hybrid, BN on currents": lambda p: st.fold_norms(
+        p.tuned(p.normed(st.Ternary(steps=p.steps)), OWN, 3e-4)
+    ),
+    "hybrid, STDB": lambda p: p.tuned(p.converted(st.Binary(steps=p.steps)), st.STDB(), 3e-4),
+    "hybrid, DIET": lambda p: p.tuned(p.converted(st.Binary(steps=p.steps)), st.DIET(), 3e-4),
+    "hybrid, SLTT": lambda p: p.tuned(p.converted(st.Ternary(steps=p.steps)), st.SLTT(), 3e-4),
+    "hybrid, QCFS": lambda p: p.tuned(
+        p.converted(st.Ternary(steps=p.steps, drive=p.steps, encode=False)),
+        st.QCFS(levels=p.steps), 3e-4,
+    ),
+    "direct, BN on currents": lambda p: direct(p, p.steps),
+    "direct, BN on currents, T=10": lambda p: direct(p, 10),
+}  # fmt: skip
+NET = "resnet50"  # of the run; ``direct`` builds it anew
+
+
+def make(row: str, settings: Settings) -> None:
+    """Make one row: its network, and an account of what it took."""
+    data = RECIPES[settings.net].data
+    shape = {"input_size": (1, 28, 28)}
+    # Of MNIST the ANN was trained without flips; of Fashion-MNIST with them.
+    seen = st.load_data(data, "train", settings.data, cfg=shape, augment=data != "mnist")
+    plain = st.load_data(data, "train", settings.data, cfg=shape, limit=1024)
+    if settings.images is not None:
+        order = torch.randperm(len(seen), generator=torch.Generator().manual_seed(0))
+        seen = Subset(seen, order[: settings.images].tolist())
+    parts = Parts(
+        ann=trained(settings.net, settings.anns),
+        images=torch.stack([image for image, _ in plain]),
+        loader=DataLoader(seen, settings.batch, shuffle=True, drop_last=True),
+        epochs=settings.epochs,
+        steps=settings.train_steps,
+    )
+    before, began = peak(), time.perf_counter()
+    snn = ROWS[row](parts)
+    account = {
+        "epochs": snn.about.get("epochs", 0),
+        "images": snn.about.get("training_images", 0),
+        "seconds": round(time.perf_counter() - began),
+        "peak MB": round(peak()),
+        "of which data and ANN": round(before),
+        **{key: value for key, value in snn.about.items() if key.startswith("gradient")},
+    }
+    st.save(snn, where(row, settings))
+    where(row, settings).with_suffix(".json").write_text(json.dumps(account) + "\n")
+
+
+def peak() -> float:
+    """Return the most memory that this process has held, in MB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def where(row: str, settings: Settings) -> Path:
+    """Return the file of a row's network."""
+    return settings.work / settings.net / f"{row.replace(', ', '_').replace(' ', '_')}.safetensors"
+
+
+def compare(settings: Settings) -> None:
+    """Test all rows at every budget and write the table."""
+    models: dict[str, nn.Module] = {"ANN": trained(settings.net, settings.anns)}
+    models |= {row: st.load(where(row, settings)) for row in settings.rows}
+    test = st.load_data(
+        RECIPES[settings.net].data, "test", settings.data, cfg=models["ANN"], limit=settings.limit
+    )
+    table = st.sweep(models, DataLoader(test, 50), settings.steps, reference="ANN")
+    folder = settings.results / settings.net
+    folder.mkdir(parents=True, exist_ok=True)
+    made = table.save(settings.work / settings.net / "sweep")
+    for name in ("table.csv", "curves.png"):
+        shutil.copy(made / name, folder / name)
+    (folder / "summary.md").write_text(summary(table, settings))
+    print(summary(table, settings))
+
+
+def summary(table: st.Table, settings: Settings) -> str:
+    """Return a line a row: accuracy at each budget, and what the row took."""
+    titles = ["row", *(f"T={t}" for t in settings.steps), "epochs", "images", "seconds", "peak MB"]
+    titles += ["energy at T=4 (ANN = 1)", "gradient, first to last"]
+    lines = ["| " + " | ".join(titles) + " |", "|---" * len(titles) + "|"]
+    ann = table.of("ANN")[-1]
+    lines.append(f"| ANN | {ann.top1:.2f} |" + " |" * (len(titles) - 2))
+    for row in settings.rows:
+        account = json.loads(where(row, settings).with_suffix(".json").read_text())
+        found = {one.steps: one for one in table.of(row)}
+        cells = [row, *(f"{found[t].top1:.2f}" for t in settings.steps)]
+        cells += [str(account[key]) for key in ("epochs", "images", "seconds", "peak MB")]
+        four = found.get(4)
+        cells.append(
+            "" if four is None or four.energy_ratio is None else f"{four.energy_ratio:.2f}"
+        )
+        ratios = [
+            f"{account[k]} {k[9:]}" for k in ("gradient_before", "gradient_after") if k in account
+        ]
+        lines.append("| " + " | ".join([*cells, ", ".join(ratios)]) + " |")
+    device = f"{table.rows[0].images:,} test images; trained at T={settings.train_steps} on the CPU"
+    return (
+        "\n".join(
+            [*lines, "", f"{device}, {settings.threads} thread(s), torch {torch.__version__}."]
+        )
+        + "\n"
+    )
+
+
+def main(settings: Settings) -> None:
+    """Make the rows that are not there yet, each in its own process, then compare them all."""
+    global NET
+    NET = settings.net
+    torch.set_num_threads(settings.threads)
+    if settings.only_row is not None:
+        make(settings.only_row, settings)
+        return
+    for row in settings.rows:
+        if not where(row, settings).with_suffix(".json").exists():
+            print(row, flush=True)
+            where(row, settings).parent.mkdir(parents=True, exist_ok=True)
+            command = [sys.executable, __file__, *sys.argv[1:], "--only_row", row]
+            subprocess.run(command, check=True)
+    compare(settings)
+
+
+if __name__ == "__main__":
+    main(auto_cli(Settings, as_positional=False))

@@ -1,0 +1,120 @@
+"""``spiketune tune``: train a spiking network, on one process or under torchrun on several."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import torch
+
+import spiketune as st
+from spiketune.finetune import Epoch, Precision, Rule
+from spiketune.finetune.distributed import find_processes, own_device
+
+from .options import Images, reference, spiking_network, usable_device
+from .progress import training_bar
+
+# The option is called --log_to and not --log: torchrun would take that for one of its own.
+
+
+def tune(
+    *,
+    network: Path,
+    steps: int,
+    out: Path,
+    epochs: int = 2,
+    data: str,
+    root: Path | None = None,
+    limit: int | None = None,
+    batch: int = 64,
+    augment: bool | str = False,
+    rule: Rule = st.SurrogateBPTT(),  # noqa: B008
+    training: st.Training = st.Training(),  # noqa: B008
+    num_classes: int | None = None,
+    teacher: str | None = None,
+    teacher_checkpoint: Path | None = None,
+    checkpoint_every: int | None = None,
+    resume: bool = False,
+    log_to: Path | None = None,
+    tensorboard: Path | None = None,
+    device: str | None = None,
+    precision: Precision = "auto",
+    seed: int = 0,
+) -> None:
+    """Fine-tune a converted network to a few time steps, or train an untrained one.
+
+    A checkpoint is written beside the result, after each epoch or more often; --resume true goes
+    on from there. On several processes: `torchrun --nproc-per-node 2 -m spiketune tune ...`, where
+    --batch is the batch size of one of them.
+
+    Args:
+        network: .safetensors file of `convert` or `tune`; or the name of a timm network, to train
+            its spiking twin from scratch.
+        steps: step budget to train for.
+        out: .safetensors file to write.
+        epochs: passes over the training images.
+        data: digits, mnist, fashion-mnist, cifar10, cifar100, imagenette or folder;
+            its training and its test split.
+        root: folder to look in first; then $SPIKETUNE_DATA, the system's places, a download.
+        limit: at most so many images of each split.
+        batch: batch size.
+        augment: true to shift greyscale and to crop and flip colour images at random; or a policy
+            of timm for colour images beside that, such as `rand-m9-mstd0.5`. Mixup, cutmix and
+            random erasing are settings of --training.
+        rule: training rule and its settings, such as `--rule SurrogateBPTT`.
+        training: optimizer, rates, loss.
+        num_classes: outputs of a network to train from scratch, where the data do not tell.
+        teacher: name of the pretrained network whose answers are learned beside the labels.
+        teacher_checkpoint: local file with the teacher's weights.
+        checkpoint_every: write a checkpoint after so many updates too, not only after each epoch:
+            a run that is killed loses no more than that.
+        resume: go on from the last checkpoint, exactly as if it had never stopped.
+        log_to: folder for updates and epochs as .csv and .jsonl.
+        tensorboard: folder for TensorBoard; needs `pip install 'spiketune[tensorboard]'`.
+        device: cpu, cuda, ...; the CPU by default.
+        precision: auto is bfloat16 autocast on CUDA devices that have it, else float32.
+        seed: of shuffling, augmentation, and the first weights of a network trained directly.
+    """
+    processes = find_processes()
+    place = usable_device(str(own_device(device or "cpu", processes)))
+    torch.manual_seed(seed)  # the first weights of a network trained directly
+    snn = spiking_network(network, steps, data, num_classes)
+    images = Images(data=data, root=root, limit=limit, batch=batch, augment=augment)
+    mixes = bool(training.mixup or training.cutmix)
+    loader = images.loader("train", snn, shuffle=True, even=mixes)
+    test = images.loader("test", snn)
+    known = None if teacher is None else reference(teacher, teacher_checkpoint, snn).to(place)
+    checkpoint = out.with_suffix(".checkpoint")
+    try:
+        with training_bar(f"tuning at T={steps}", epochs, shown=processes.lead) as on_batch:
+            history = st.tune(
+                snn, loader, rule, steps=steps, epochs=epochs, training=training, teacher=known,
+                validate=test, checkpoint=checkpoint, checkpoint_every=checkpoint_every,
+                resume=resume, device=place, precision=precision, seed=seed, log=log_to,
+                tensorboard=tensorboard, on_batch=on_batch, on_epoch=_print_epoch,
+            )  # fmt: skip
+    except KeyboardInterrupt:
+        _say_what_is_kept(checkpoint)
+        raise
+    if processes.lead:
+        st.save(snn, out)
+        last = history.epochs[-1]
+        print(f"Test accuracy {last.validation:.2%} at T={steps}; saved as {out}")
+
+
+def _say_what_is_kept(checkpoint: Path) -> None:
+    kept = "Nothing was written yet."
+    if checkpoint.exists():
+        kept = (
+            f"The last checkpoint is {checkpoint}; the same command with --resume true goes on "
+            "from there."
+        )
+    print(f"\nStopped. {kept}", file=sys.stderr)
+
+
+def _print_epoch(epoch: Epoch) -> None:
+    validation = "" if epoch.validation is None else f", test accuracy {epoch.validation:.2%}"
+    print(
+        f"epoch {epoch.epoch}: loss {epoch.loss:.4f}, training accuracy "
+        f"{epoch.accuracy:.2%}{validation}, {epoch.seconds:.0f} s"
+    )
