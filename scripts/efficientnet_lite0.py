@@ -30,8 +30,8 @@ from spiketune.snn.macs import count_macs
 METHODS: dict[str, tuple[st.Method, list[int]]] = {
     "graded": (st.Graded(steps=8), [1, 2, 4, 8]),
     "graded, one spike a step": (st.Graded(steps=8, spikes_per_step=1), [2, 4, 8]),
-    "ternary, phase, T=32": (st.Phase(steps=32), [16, 24, 32]),
-    "ternary, phase, T=64": (st.Phase(steps=64), [32, 48, 64]),
+    "ternary, phase, T=32": (st.Phase(steps=32, per="layer"), [16, 24, 32]),
+    "ternary, phase, T=64": (st.Phase(steps=64, per="layer"), [32, 48, 64]),
     "ternary, rate, T=32": (st.Ternary(steps=32, encode=False), [8, 16, 32]),
 }
 

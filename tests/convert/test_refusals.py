@@ -114,7 +114,7 @@ def test_settings_below_one_are_refused(method: type[Method], settings: dict[str
 
 def test_a_method_that_is_none_is_refused() -> None:
     for config in (Method(), "ternary", st.Ternary):
-        with pytest.raises((TypeError, ValueError), match="no conversion method|not the class"):
+        with pytest.raises((TypeError, ValueError), match=r"no conversion method|not the class"):
             st.to_snn(odd(lambda m, y: y), images(), config)  # type: ignore[arg-type]
 
 
