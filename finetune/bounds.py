@@ -21,5 +21,5 @@ def keep_within(snn: SpikingNetwork, smallest: dict[str, Tensor]) -> None:
     with torch.no_grad():
         for name, neuron in snn.neurons():
             neuron.threshold.copy_(torch.maximum(neuron.threshold, smallest[name]))
-            if isinstance(neuron, LIF):
+            if isinstance(neuron, LIF) and neuron.leak.requires_grad:
                 neuron.leak.clamp_(SMALLEST, 1.0)

@@ -62,18 +62,13 @@ class Checkpoint:
 
 
 def fingerprint(snn: SpikingNetwork) -> str:
-    """Return a hash of the network's structure: its graph, units and shapes.
+    """Return a hash of the network's structure: its graph, units, slopes, and what trains.
 
-    What training itself changes is left out: tensors, steps, slopes, what trains.
+    Taken when the rule has got the network ready; the tensors themselves are left out.
     """
     data = describe(snn)
     for key in ("steps", "about", "report"):
         del data[key]
-    for info in data["tensors"].values():
-        del info["trained"]
-    for unit in data["modules"].values():
-        if "firing" in unit:
-            unit["firing"] = [unit["firing"]["reset"], unit["firing"]["strict"]]
     return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
 
 
@@ -187,17 +182,17 @@ def check_fits(path: Path, checkpoint: Checkpoint, network: str, settings: Setti
     Raises:
         TuneError: naming each setting that differs.
     """
-    if checkpoint.network != network:
-        raise TuneError(
-            f"{path}: written for another network; resume with the network it was started with, "
-            "or give another checkpoint= (another --out on the command line)"
-        )
     differences = _differences(checkpoint.settings, settings)
     if differences:
         raise TuneError(
             f"{path}: the run was started with other settings ({'; '.join(differences)}); resume "
             "with the same, or start a run of its own at another checkpoint= (another --out on the "
             "command line)"
+        )
+    if checkpoint.network != network:
+        raise TuneError(
+            f"{path}: written for another network; resume with the network it was started with, "
+            "or give another checkpoint= (another --out on the command line)"
         )
 
 

@@ -158,8 +158,6 @@ def share(loader: Loader, processes: Processes, seed: int) -> Loader:
     Raises:
         TuneError: if the loader cannot be shared, or is shared among other processes.
     """
-    if processes.count == 1:
-        return loader
     for holder in samplers(loader):
         replicas = getattr(holder, "num_replicas", None)
         if replicas is not None and (replicas, getattr(holder, "rank", None)) != (
@@ -171,7 +169,7 @@ def share(loader: Loader, processes: Processes, seed: int) -> Loader:
                 f"{processes.count} are running; make it with num_replicas={processes.count} and "
                 f"rank={processes.rank}"
             )
-    if distributes(loader):
+    if processes.count == 1 or distributes(loader):
         return loader
     plain = (RandomSampler, SequentialSampler)
     if not (

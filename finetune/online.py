@@ -17,7 +17,7 @@ from torch import Tensor
 from spiketune.snn import Monitor, Program, SpikingNetwork, State, over_leaves
 from spiketune.snn.chunk import Moment, States, Values
 from spiketune.snn.functions import Sums
-from spiketune.snn.readout import Delayed
+from spiketune.snn.readout import Mean
 
 from .errors import TuneError
 from .rules import Batch, Learn, Outcome, Task
@@ -146,10 +146,11 @@ def require_steps(snn: SpikingNetwork, rule: str) -> None:
             f"acts for {snn.drive} steps only and later outputs are corrections; tune with "
             "SurrogateBPTT(), or convert with a method without a drive"
         )
-    if isinstance(snn.readout, Delayed):
+    if not isinstance(snn.readout, Mean):
         raise TuneError(
-            f"{rule} learns from every step alike, but {snn.readout} leaves the first ones out; "
-            "set snn.readout = Mean(), or tune with SurrogateBPTT()"
+            f"{rule} learns from every step alike, as the mean of all steps counts them, but this "
+            f"network is read by {snn.readout}; set snn.readout = Mean(), or tune with "
+            "SurrogateBPTT()"
         )
     for name, neuron in snn.neurons():
         if neuron.whole:

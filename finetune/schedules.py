@@ -129,7 +129,8 @@ def _arguments(training: Training, updates: int) -> dict[str, Any]:
     arguments: dict[str, Any] = {**SCHEDULES[training.schedule].fixed}
     for key, value in training.schedule_options.items():
         if key in _EPOCHS and isinstance(value, list | tuple):
-            arguments[key] = [round(item * updates) for item in value]
+            # timm asks whether the next update is past the milestone: one later, it is this one.
+            arguments[key] = [round(item * updates) + 1 for item in value]
         elif key in _EPOCHS and isinstance(value, int | float):
             arguments[key] = max(1, round(value * updates))
         else:

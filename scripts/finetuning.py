@@ -4,9 +4,12 @@
     python scripts/finetuning.py --data /path/to/data --net resnet50 --images 12800 --epochs 1
 
 Every row is made in a process of its own, so that its peak memory is its own, and leaves its
-network and its account in ``--work``; a row that is there is not made again. All rows see the same
-images the same number of times, at ``--train_steps``; the table then tests every one of them on
-all ``--steps``. ``--results`` gets the table, the curves and the accounts.
+network and its account in ``--work``; a row that is there, made with the same settings, is not made
+again. All rows see the same images the same number of times, at ``--train_steps`` or at the ``T``
+that they name; the table then tests every one of them on all ``--steps``. Hybrids have the ANN
+that they came from as their teacher, direct training has none. STDB and DIET start from
+``Binary()`` like the others; the papers' own thresholds and rates are ``st.recipe("rathi2020",
+steps)`` with ``st.hybrid("rathi2020", epochs)``, and ``diet2021``.
 """
 
 from __future__ import annotations
@@ -154,6 +157,7 @@ ROWS: dict[str, Make] = {
     "direct, BN on currents": lambda p: direct(p, p.steps),
     "direct, BN on currents, T=10": lambda p: direct(p, 10),
 }  # fmt: skip
+SHOWN = ("trained at", "teacher", "epochs", "images", "seconds", "peak MB")
 NET = "resnet50"  # of the run; ``direct`` builds it anew
 
 
@@ -177,6 +181,9 @@ def make(row: str, settings: Settings) -> None:
     before, began = peak(), time.perf_counter()
     snn = ROWS[row](parts)
     account = {
+        "made with": made_with(settings),
+        "trained at": snn.about.get("tuned_steps", ""),
+        "teacher": "ANN" if row.startswith("hybrid") else "",
         "epochs": snn.about.get("epochs", 0),
         "images": snn.about.get("training_images", 0),
         "seconds": round(time.perf_counter() - began),
@@ -186,6 +193,30 @@ def make(row: str, settings: Settings) -> None:
     }
     st.save(snn, where(row, settings))
     where(row, settings).with_suffix(".json").write_text(json.dumps(account) + "\n")
+
+
+def made_with(settings: Settings) -> dict[str, int | None]:
+    """Return the settings on which a row depends."""
+    names = ("train_steps", "images", "epochs", "batch")
+    return {name: getattr(settings, name) for name in names}
+
+
+def account_of(row: str, settings: Settings) -> dict[str, Any] | None:
+    """Return a row's account, None if it was not made yet.
+
+    Raises:
+        SpiketuneError: if it was made with other settings.
+    """
+    path = where(row, settings).with_suffix(".json")
+    if not path.exists():
+        return None
+    account: dict[str, Any] = json.loads(path.read_text())
+    if account["made with"] != made_with(settings):
+        raise st.SpiketuneError(
+            f"{path} was made with {account['made with']}; give the same settings, or another "
+            "--work"
+        )
+    return account
 
 
 def peak() -> float:
@@ -217,16 +248,17 @@ def compare(settings: Settings) -> None:
 
 def summary(table: st.Table, settings: Settings) -> str:
     """Return a line a row: accuracy at each budget, and what the row took."""
-    titles = ["row", *(f"T={t}" for t in settings.steps), "epochs", "images", "seconds", "peak MB"]
+    titles = ["row", *(f"T={t}" for t in settings.steps), *SHOWN]
     titles += ["energy at T=4 (ANN = 1)", "gradient, first to last"]
     lines = ["| " + " | ".join(titles) + " |", "|---" * len(titles) + "|"]
     ann = table.of("ANN")[-1]
     lines.append(f"| ANN | {ann.top1:.2f} |" + " |" * (len(titles) - 2))
     for row in settings.rows:
-        account = json.loads(where(row, settings).with_suffix(".json").read_text())
+        account = account_of(row, settings)
+        assert account is not None  # made above
         found = {one.steps: one for one in table.of(row)}
         cells = [row, *(f"{found[t].top1:.2f}" for t in settings.steps)]
-        cells += [str(account[key]) for key in ("epochs", "images", "seconds", "peak MB")]
+        cells += [str(account[key]) for key in SHOWN]
         four = found.get(4)
         cells.append(
             "" if four is None or four.energy_ratio is None else f"{four.energy_ratio:.2f}"
@@ -235,7 +267,7 @@ def summary(table: st.Table, settings: Settings) -> str:
             f"{account[k]} {k[9:]}" for k in ("gradient_before", "gradient_after") if k in account
         ]
         lines.append("| " + " | ".join([*cells, ", ".join(ratios)]) + " |")
-    device = f"{table.rows[0].images:,} test images; trained at T={settings.train_steps} on the CPU"
+    device = f"{table.rows[0].images:,} test images; trained on the CPU"
     return (
         "\n".join(
             [*lines, "", f"{device}, {settings.threads} thread(s), torch {torch.__version__}."]
@@ -253,7 +285,7 @@ def main(settings: Settings) -> None:
         make(settings.only_row, settings)
         return
     for row in settings.rows:
-        if not where(row, settings).with_suffix(".json").exists():
+        if account_of(row, settings) is None:
             print(row, flush=True)
             where(row, settings).parent.mkdir(parents=True, exist_ok=True)
             command = [sys.executable, __file__, *sys.argv[1:], "--only_row", row]

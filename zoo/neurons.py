@@ -18,7 +18,9 @@ from .errors import ModelError
 _SLACK = 1e-5
 # Hard reset to 0, arc tangent slope, reset left out of the gradient: Fang et al. 2021 (PLIF, SEW).
 HARD = Firing(reset=HardReset(), surrogate=ATan())
-_SOFT = Firing()
+# A slope that is zero a threshold away, as the triangle is, would leave joins silent for ever:
+# their last BatchNorm starts at zero, and so does the membrane behind it.
+_SOFT = Firing(surrogate=ATan())
 _WITHOUT_RESET = Firing(surrogate=ATan())
 
 

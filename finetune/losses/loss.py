@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from torch import Tensor
 from torch.nn import functional
 
-from spiketune.snn import SpikingNetwork
+from spiketune.snn import Mean, SpikingNetwork
 
 from ..distill import divergence
 from ..errors import TuneError
@@ -71,6 +71,10 @@ class Scene:
             answers, labels, label_smoothing=self.training.label_smoothing
         )
 
+    def _mean(self, outputs: Tensor) -> Tensor:
+        """Return the mean answers, in the teacher's units whatever the network's readout."""
+        return Mean()(outputs, self.snn.drive)[-1]
+
     def taught(self, labelled: Criterion) -> Criterion:
         """Return ``(1 - a) labelled + a τ² KL(teacher || network)`` of the mean answers.
 
@@ -85,7 +89,7 @@ class Scene:
             hard = labelled(outputs, batch)
             if batch.taught is None:
                 return hard
-            soft = divergence(self.snn.read(outputs), batch.taught, temperature)
+            soft = divergence(self._mean(outputs), batch.taught, temperature)
             return (1 - share) * hard + share * temperature**2 * soft
 
         return criterion

@@ -131,8 +131,7 @@ def expected(name: str, update: int) -> float:
     return {
         "constant": lambda: 1.0,
         "cosine": lambda: 0.01 + 0.99 * (1 + math.cos(math.pi * x)) / 2,
-        # timm's milestones act one update early.
-        "multistep": lambda: 0.1 ** ((t + 1 >= UPDATES) + (t + 1 >= 3 * UPDATES)),
+        "multistep": lambda: 0.1 ** ((t >= UPDATES) + (t >= 3 * UPDATES)),
         "poly": lambda: 0.1 + 0.9 * (1 - x) ** 2,
         "step": lambda: 0.5 ** math.floor(epoch / 1.5),
         "tanh": lambda: (1 - math.tanh(-7 * (1 - x) + 3 * x)) / 2,
