@@ -18,8 +18,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from spiketune.snn import Neuron, SpiketuneError, SpikingNetwork, State, Temporal, evaluating
+from spiketune.snn import Neuron, SpiketuneError, Temporal, evaluating
 from spiketune.snn.network import check_steps
+from spiketune.snn.program import Instead
 
 from .calibration import BATCH
 from .conversion import to_snn
@@ -135,10 +136,7 @@ def ceiling(
         check_steps(count, "levels")
     shown = collect(calibration, Ternary.calibration_images)
     networks = {
-        count: quantised(
-            to_snn(ann, shown, Ternary(steps=count, drive=count, per=per, threshold=threshold)),
-            count,
-        )
+        count: to_snn(ann, shown, Ternary(steps=count, drive=count, per=per, threshold=threshold))
         for count in wanted
     }
     hits = dict.fromkeys([0, *wanted], 0)
@@ -150,7 +148,7 @@ def ceiling(
             expected = _classes(ann(x), y)
             hits[0] += int((expected == y).sum())
             for count, network in networks.items():
-                found = _classes(network.ann(x), y)
+                found = _classes(network.ann(x, instead=at_rest(count)), y)
                 hits[count] += int((found == y).sum())
                 agreed[count] += int((found == expected).sum())
     if images == 0:
@@ -162,39 +160,26 @@ def ceiling(
     return Ceiling(rows=rows, ann=100 * hits[0] / images, images=images)
 
 
-def quantised(snn: SpikingNetwork, count: int) -> SpikingNetwork:
-    """Let ``snn.ann`` answer as the neurons do once they are at rest; changes ``snn``.
+def at_rest(count: int) -> Instead:
+    """Return what ``ann(instead=...)`` needs to answer as the neurons do once they are at rest.
 
     Args:
-        snn: converted with ``Ternary(drive=count)``.
-        count: ``L``.
+        count: ``L`` of a network converted with ``Ternary(drive=L)``.
 
     Example:
         >>> ann = nn.Sequential(nn.Linear(4, 3), nn.ReLU()).eval()
         >>> x = torch.rand(9, 4)
-        >>> coarse = quantised(to_snn(ann, x, Ternary(steps=1, drive=1)), 1)
-        >>> all(len(column.unique()) <= 2 for column in coarse.ann(x).T)
+        >>> coarse = to_snn(ann, x, Ternary(steps=1, drive=1)).ann(x, instead=at_rest(1))
+        >>> all(len(column.unique()) <= 2 for column in coarse.T)
         True
     """
-    for node, neuron in list(snn.neuron_nodes()):
-        snn.net.set_submodule(str(node.target), _AtRest(neuron, count))
-    snn.refresh()
-    return snn
 
+    def answer(name: str, unit: Temporal, current: Tensor) -> Tensor:
+        if not isinstance(unit, Neuron):
+            return unit.ann(current)
+        return levels_of(unit, count, inf).quantised(unit.activation(current))
 
-class _AtRest(Temporal):
-    """A neuron whose activation is what it says in the end."""
-
-    def __init__(self, neuron: Neuron, count: int) -> None:
-        super().__init__()
-        self.neuron = neuron
-        self.levels = levels_of(neuron, count, inf)
-
-    def forward(self, x: Tensor, state: State | None = None) -> tuple[Tensor, State]:
-        return self.neuron(x, state)  # type: ignore[no-any-return]
-
-    def ann(self, x: Tensor) -> Tensor:
-        return self.levels.quantised(self.neuron.activation(x))
+    return answer
 
 
 def _labelled(loader: object, like: Tensor) -> Iterator[tuple[Tensor, Tensor]]:

@@ -1,6 +1,6 @@
 """Train the ANNs that the conversion tables start from, on MNIST or Fashion-MNIST.
 
-    python scripts/train_anns.py --data /path/to/data --only lenet residual14
+    python scripts/train_anns.py --data /path/to/data --only '[lenet, residual14]'
 
 Each network leaves ``<name>.safetensors`` in ``--work`` and is skipped when that is there. The
 other scripts load them with ``trained(name, folder)``.

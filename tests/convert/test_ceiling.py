@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 import spiketune as st
 from spiketune.convert import Ceiling, Rung
-from spiketune.convert.ceiling import quantised
+from spiketune.convert.ceiling import at_rest
 from spiketune.snn import SpiketuneError
 
 
@@ -50,19 +50,18 @@ def test_each_neuron_is_the_staircase(levels: int) -> None:
     x = images(10)
     snn = st.to_snn(net(), x, st.Ternary(steps=levels, drive=levels))
     neurons = dict(snn.neurons())
-    quantised(snn, levels)
     seen: dict[str, np.ndarray] = {}
     with torch.no_grad():
         snn.ann(x, lambda name, current: seen.update({name: current.numpy()}))
     assert len(seen) == 3
+    answer = at_rest(levels)
     for name, current in seen.items():
         neuron = neurons[name]
         theta = neuron.threshold.numpy()
-        unit = snn.net.get_submodule(
-            next(str(n.target) for n in snn.net.graph.nodes if n.name == name)
-        )
         expected = (staircase if neuron.floor == 0 else mirrored)(current, theta, levels)
-        np.testing.assert_allclose(unit.ann(torch.tensor(current)).numpy(), expected, atol=1e-12)
+        np.testing.assert_allclose(
+            answer(name, neuron, torch.tensor(current)).numpy(), expected, atol=1e-12
+        )
 
 
 @pytest.mark.parametrize("levels", [2, 5])
@@ -73,7 +72,7 @@ def test_it_is_where_the_spiking_network_comes_to_rest(levels: int, per: str) ->
     with torch.no_grad():
         rest = snn(x, steps=400)
         torch.testing.assert_close(snn(x, steps=401), rest, atol=1e-9, rtol=0)
-        limit = quantised(snn, levels).ann(x)
+        limit = snn.ann(x, instead=at_rest(levels))
     torch.testing.assert_close(rest, limit, atol=1e-9, rtol=0)
 
 
@@ -87,7 +86,7 @@ def test_accuracy_and_agreement_are_counted_over_all_batches() -> None:
         said = ann(x).argmax(1)
         for row in found.rows:
             config = st.Ternary(steps=row.levels, drive=row.levels)
-            limit = quantised(st.to_snn(ann, x, config), row.levels).ann(x).argmax(1)
+            limit = st.to_snn(ann, x, config).ann(x, instead=at_rest(row.levels)).argmax(1)
             assert row.top1 == pytest.approx(100 * float((limit == labels).double().mean()))
             assert row.agreement == pytest.approx(100 * float((limit == said).double().mean()))
     assert found.ann == pytest.approx(100 * float((said == labels).double().mean()))

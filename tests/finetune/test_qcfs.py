@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import spiketune as st
-from spiketune.convert.ceiling import quantised as ceiling_of
+from spiketune.convert.ceiling import at_rest as at_ceiling
 from spiketune.finetune import QCFS, Batch, Features, Task, Training, TuneError, tune
 from spiketune.finetune.qcfs import quantised
 from spiketune.finetune.rules import prepare
@@ -176,7 +176,7 @@ def test_after_training_nothing_is_lost(gradient: str, per: str) -> None:
     assert all(torch.equal(a, b) for a, b in zip(counts, reference.counts, strict=True))
     torch.testing.assert_close(spiking, expected, rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(answer(snn, x, rule), expected, rtol=1e-12, atol=1e-12)
-    torch.testing.assert_close(ceiling_of(deepcopy(snn), 4).ann(x), expected)
+    torch.testing.assert_close(snn.ann(x, instead=at_ceiling(4)), expected)
     torch.testing.assert_close(at_rest(snn.fold(), x)[0], expected, rtol=1e-12, atol=1e-12)
 
 
