@@ -7,14 +7,12 @@ trace if they all leak alike; anything else in between, or behind the weight, is
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.fx import Node
 
-from spiketune.snn import IF, LIF, PLIF, Burst, Neuron, Program, SignedIF, SoftReset
+from spiketune.snn import Neuron, Program, SoftReset
 from spiketune.snn.dependencies import Depends, is_linear
 from spiketune.snn.ops import WEIGHTED
 from spiketune.snn.program import fetch
@@ -146,40 +144,16 @@ def _leak_ahead(program: Program, node: Node) -> float | None:
 
 def _leak(name: str, neuron: Neuron) -> float:
     """Return how much of a neuron's membrane is left after a step."""
-    kind = type(neuron).__name__
-    if type(neuron) not in _LEAKS or not isinstance(neuron.firing.reset, SoftReset):
-        known = ", ".join(sorted(known.__name__ for known in _LEAKS))
+    kind, found = type(neuron).__name__, neuron.keeps()
+    if found is None or not isinstance(neuron.firing.reset, SoftReset):
         raise TuneError(
-            f"{name}: OTTT knows how the membranes of {known} fade under a soft reset, not those "
-            f"of a {kind} with {neuron.firing.reset}; tune with SLTT()"
+            f"{name}: OTTT needs membranes that charge and fade under a soft reset, as those of "
+            f"IF, LIF, PLIF, Burst and SignedIF do, not a {kind} with {neuron.firing.reset}; tune "
+            "with SLTT()"
         )
-    found = _LEAKS[type(neuron)](neuron)
     if found.requires_grad or found.numel() > 1:
         raise TuneError(
             f"{name}: OTTT needs one leak for all neurons of a layer, and one that does not "
             "train; set requires_grad to False there, or tune with SLTT()"
         )
     return float(found)
-
-
-def _keeps(neuron: Any) -> Tensor:
-    return torch.ones(())
-
-
-def _leaky(neuron: Any) -> Tensor:
-    found: Tensor = neuron.leak
-    return found
-
-
-def _charging(neuron: Any) -> Tensor:
-    return 1 - torch.sigmoid(neuron.decay)
-
-
-# By the exact type: a subclass may step in another way.
-_LEAKS: dict[type[Neuron], Callable[[Any], Tensor]] = {
-    IF: _keeps,
-    SignedIF: _keeps,
-    Burst: _keeps,
-    LIF: _leaky,
-    PLIF: _charging,
-}

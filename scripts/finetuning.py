@@ -283,8 +283,8 @@ def summary(table: st.Table, settings: Settings) -> str:
             f"{account[k]} {k[9:]}" for k in ("gradient_before", "gradient_after") if k in account
         ]
         lines.append("| " + " | ".join([*cells, ", ".join(ratios)]) + " |")
-    made = f"{settings.precision} on the CPU, {settings.threads} thread(s), torch {torch.__version__}"
-    return "\n".join([*lines, "", f"{table.rows[0].images:,} test images; trained in {made}.", ""])
+    made = f"{settings.threads} CPU thread(s), {settings.precision}, torch {torch.__version__}"
+    return "\n".join([*lines, "", f"{table.rows[0].images:,} test images; trained on {made}.", ""])
 
 
 def main(settings: Settings) -> None:

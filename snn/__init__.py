@@ -16,7 +16,7 @@ from .errors import ConversionError, SpiketuneError, StorageError
 from .graded import Graded
 from .modes import evaluating
 from .network import SpikingNetwork
-from .neurons import IF, LIF, Neuron, SignedIF, Temporal
+from .neurons import IF, LIF, Charging, Neuron, Temporal
 from .norms import TDBN, TEBN, Norm, SharedBN, TemporalBatchNorm, ThresholdBatchNorm
 from .ops import register_function
 from .plif import PLIF, decay_of
@@ -27,6 +27,7 @@ from .reading import read
 from .readout import Delayed, Mean, Membrane, Readout
 from .report import Report, Row
 from .schedules import Constant, Geometric, Harmonic, Schedule
+from .signed import SignedIF
 from .storage import load, save
 from .surrogate import (
     ATan,
@@ -51,6 +52,7 @@ __all__ = [
     "TEBN",
     "ATan",
     "Burst",
+    "Charging",
     "Constant",
     "ConversionError",
     "Costs",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .dynamics import Firing, SoftReset, State
+from .dynamics import Firing, SoftReset, State, if_charge
 from .errors import SpiketuneError
 from .neurons import Neuron
 from .surrogate import fire
@@ -64,10 +64,14 @@ class Burst(Neuron):
         membrane = super().start(current).membrane
         return State(membrane, torch.zeros_like(membrane), 0)
 
+    def keeps(self) -> Tensor:
+        """Return 1: nothing leaks."""
+        return self.threshold.new_ones(())
+
     def step(self, current: Tensor, state: State) -> tuple[Tensor, State]:
         """Advance one step."""
         assert state.tracer is not None
-        membrane, count = state.membrane + current, state.count + 1
+        membrane, count = if_charge(state.membrane, current), state.count + 1
         relative = membrane / self.threshold
         # A sum of steps rather than floor(): each has a slope for training.
         spikes = torch.zeros_like(membrane)

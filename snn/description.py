@@ -19,7 +19,7 @@ from .errors import StorageError
 from .gates import And, Gate, Iand
 from .graded import Graded
 from .network import SpikingNetwork
-from .neurons import IF, LIF, Neuron, SignedIF
+from .neurons import IF, LIF, Neuron
 from .norms import NORMS, describe_norm, rebuild_norm
 from .ops import BY_NAME
 from .plif import PLIF
@@ -27,6 +27,7 @@ from .poisson import Poisson
 from .psn import PSN
 from .report import Report, Row
 from .settings import decode, encode
+from .signed import SignedIF
 
 SCHEMA = "spiketune/2"
 

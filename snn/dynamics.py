@@ -91,6 +91,47 @@ class Firing:
     detach_reset: bool = True
 
 
+def if_charge(membrane: Tensor, current: Tensor) -> Tensor:
+    """Return the membrane ``u = v + c`` before it may fire; all ``[B, ...]`` or broadcastable.
+
+    Example:
+        >>> if_charge(torch.tensor(0.5), torch.tensor(0.25)).item()
+        0.75
+    """
+    return membrane + current
+
+
+def lif_charge(membrane: Tensor, current: Tensor, leak: Tensor) -> Tensor:
+    """Return the membrane ``u = λ v + c`` before it may fire, ``λ`` in (0, 1].
+
+    Example:
+        >>> lif_charge(torch.tensor(0.5), torch.tensor(0.25), torch.tensor(0.5)).item()
+        0.5
+    """
+    return if_charge(leak * membrane, current)
+
+
+def fire_and_reset(membrane: Tensor, threshold: Tensor, firing: Firing) -> tuple[Tensor, State]:
+    """Fire at a charged membrane and reset it: ``s = 1[u >= θ]``; ``v = u - θ s`` or hard.
+
+    Args:
+        membrane: ``u [B, ...]``, charged with the step's current.
+        threshold: broadcastable to the membrane.
+        firing: reset, comparison and surrogate.
+
+    Returns:
+        Spikes times threshold ``[B, ...]``, and the state after the step.
+
+    Example:
+        >>> out, state = fire_and_reset(torch.tensor([1.5]), torch.tensor(1.0), Firing())
+        >>> out.item(), state.membrane.item()
+        (1.0, 0.5)
+    """
+    spikes = fire(membrane / threshold - 1, firing.surrogate, strict=firing.strict)
+    reset_by = spikes.detach() if firing.detach_reset else spikes
+    return threshold * spikes, State(firing.reset(membrane, reset_by, threshold))
+
+
 def if_step(
     current: Tensor, state: State, threshold: Tensor, firing: Firing
 ) -> tuple[Tensor, State]:
@@ -113,10 +154,7 @@ def if_step(
         >>> out.item(), state.membrane.item()
         (1.0, 0.5)
     """
-    membrane = state.membrane + current
-    spikes = fire(membrane / threshold - 1, firing.surrogate, strict=firing.strict)
-    reset_by = spikes.detach() if firing.detach_reset else spikes
-    return threshold * spikes, State(firing.reset(membrane, reset_by, threshold))
+    return fire_and_reset(if_charge(state.membrane, current), threshold, firing)
 
 
 def lif_step(
@@ -142,7 +180,7 @@ def lif_step(
         >>> state.membrane.item()
         0.25
     """
-    return if_step(current, State(leak * state.membrane), threshold, firing)
+    return fire_and_reset(lif_charge(state.membrane, current, leak), threshold, firing)
 
 
 def signed_if_step(
@@ -177,7 +215,7 @@ def signed_if_step(
     """
     if state.tracer is None:
         raise ValueError("a signed neuron needs a tracer; start it with State(membrane, tracer)")
-    membrane = state.membrane + current
+    membrane = if_charge(state.membrane, current)
     relative = membrane / threshold
     up = fire(relative - 1, firing.surrogate, strict=firing.strict)
     if limit is not None:

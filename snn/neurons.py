@@ -10,11 +10,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from typing import final
 
 import torch
 from torch import Tensor, nn
 
-from .dynamics import Firing, SoftReset, State, if_step, lif_step, over_time, signed_if_step
+from .dynamics import Firing, State, fire_and_reset, if_charge, lif_charge, over_time
 from .errors import SpiketuneError
 
 
@@ -118,6 +119,13 @@ class Neuron(Temporal):
     def step(self, current: Tensor, state: State) -> tuple[Tensor, State]:
         """Advance one step, ``[B, ...]``."""
 
+    def keeps(self) -> Tensor | None:
+        """Return the share ``λ`` of its membrane that a soft reset leaves after a silent step.
+
+        None where a step does more than charge a membrane, as by default.
+        """
+        return None
+
     def run(self, current: Tensor, state: State) -> tuple[Tensor, State]:
         """Run the current ``[T, B, ...]`` and return spikes times threshold and the state."""
         return over_time(self.step, current, state)
@@ -158,7 +166,28 @@ class Neuron(Temporal):
         return f"threshold={list(self.threshold.shape)}, {bounds}, {self.firing}"
 
 
-class IF(Neuron):
+class Charging(Neuron):
+    """Base of the binary neurons: charge the membrane, fire once or not, reset.
+
+    ``u[t] = charge(v[t-1], c[t])``; ``s[t] = 1[u[t] >= θ]``; reset of ``u[t]`` to ``v[t]``.
+    What tells one from another is ``charge`` alone, which losses and rules ask for too.
+
+    Example:
+        >>> IF(torch.tensor(1.0)).charge(torch.tensor(0.5), torch.tensor(0.25)).item()
+        0.75
+    """
+
+    @abstractmethod
+    def charge(self, membrane: Tensor, current: Tensor) -> Tensor:
+        """Return the membrane before it may fire, given the one after the last step."""
+
+    @final
+    def step(self, current: Tensor, state: State) -> tuple[Tensor, State]:
+        """Advance one step."""
+        return fire_and_reset(self.charge(state.membrane, current), self.threshold, self.firing)
+
+
+class IF(Charging):
     """Integrate-and-fire neuron, binary spikes (equation: ``dynamics.if_step``).
 
     Example:
@@ -167,12 +196,16 @@ class IF(Neuron):
         [0.0, 1.0, 0.0]
     """
 
-    def step(self, current: Tensor, state: State) -> tuple[Tensor, State]:
-        """Advance one step."""
-        return if_step(current, state, self.threshold, self.firing)
+    def charge(self, membrane: Tensor, current: Tensor) -> Tensor:
+        """Return ``v + c``."""
+        return if_charge(membrane, current)
+
+    def keeps(self) -> Tensor:
+        """Return 1: nothing leaks."""
+        return self.threshold.new_ones(())
 
 
-class LIF(Neuron):
+class LIF(Charging):
     """Leaky integrate-and-fire neuron, binary spikes (equation: ``dynamics.lif_step``).
 
     Args:
@@ -214,57 +247,10 @@ class LIF(Neuron):
             raise SpiketuneError("a leak must lie in (0, 1]; 1 means a neuron without leak")
         self.leak = nn.Parameter(value.detach().clone(), requires_grad=False)
 
-    def step(self, current: Tensor, state: State) -> tuple[Tensor, State]:
-        """Advance one step."""
-        return lif_step(current, state, self.threshold, self.leak, self.firing)
+    def charge(self, membrane: Tensor, current: Tensor) -> Tensor:
+        """Return ``λ v + c``."""
+        return lif_charge(membrane, current, self.leak)
 
-
-class SignedIF(Neuron):
-    """Ternary neuron with a tracer (equation: ``dynamics.signed_if_step``).
-
-    Args:
-        threshold: as in ``Neuron``.
-        limit: most spikes the tracer may hold, None for no bound.
-        initial: as in ``Neuron``.
-        floor: as in ``Neuron``.
-        ceiling: as in ``Neuron``.
-        firing: as in ``Neuron``; a hard reset is refused, the tracer would lose count.
-        folded: as in ``Neuron``.
-
-    Raises:
-        SpiketuneError: on a hard reset.
-
-    Example:
-        >>> spikes, _ = SignedIF(torch.tensor(1.0))(torch.tensor([[1.2], [-0.9], [0.0]]))
-        >>> spikes.flatten().tolist()
-        [1.0, -1.0, 0.0]
-    """
-
-    settings = (*Neuron.settings, "limit")
-
-    def __init__(
-        self,
-        threshold: Tensor,
-        *,
-        limit: int | None = None,
-        initial: Tensor | float = 0.0,
-        floor: float | None = 0.0,
-        ceiling: Tensor | float | None = None,
-        firing: Firing | None = None,
-        folded: bool = False,
-    ) -> None:
-        super().__init__(
-            threshold, initial=initial, floor=floor, ceiling=ceiling, firing=firing, folded=folded
-        )
-        if not isinstance(self.firing.reset, SoftReset):
-            raise SpiketuneError("a signed neuron resets softly; use Firing(reset=SoftReset())")
-        self.limit = limit
-
-    def start(self, current: Tensor) -> State:
-        """Return the state before the first step, with an empty tracer."""
-        membrane = super().start(current).membrane
-        return State(membrane, torch.zeros_like(membrane))
-
-    def step(self, current: Tensor, state: State) -> tuple[Tensor, State]:
-        """Advance one step."""
-        return signed_if_step(current, state, self.threshold, self.limit, self.firing)
+    def keeps(self) -> Tensor:
+        """Return the leak ``λ``."""
+        return self.leak

@@ -7,9 +7,9 @@ import math
 import torch
 from torch import Tensor, nn
 
-from .dynamics import Firing, HardReset, State, if_step
+from .dynamics import Firing, HardReset
 from .errors import SpiketuneError
-from .neurons import Neuron
+from .neurons import Charging, Neuron
 
 
 def decay_of(tau: float) -> float:
@@ -32,36 +32,27 @@ def decay_of(tau: float) -> float:
     return -math.log(tau - 1)
 
 
-def plif_step(
-    current: Tensor, state: State, threshold: Tensor, decay: Tensor, firing: Firing
-) -> tuple[Tensor, State]:
-    """Advance one step: ``v += sigmoid(w) (c - (v - v_r))``; ``s = 1[v >= θ]``; reset.
+def plif_charge(membrane: Tensor, current: Tensor, decay: Tensor, rest: float = 0.0) -> Tensor:
+    """Return the membrane ``u = v + sigmoid(w) (c - (v - v_r))`` before it may fire.
 
     Args:
-        current: ``[B, ...]``.
-        state: membrane before the step.
-        threshold: broadcastable to the current.
+        membrane: ``v [B, ...]``.
+        current: ``c [B, ...]``.
         decay: ``w``, broadcastable to the current; ``sigmoid(w) = 1/τ``.
-        firing: reset, comparison and surrogate; ``v_r`` is where a hard reset leads to, else 0.
-
-    Returns:
-        Spikes times threshold ``[B, ...]``, and the state after the step.
+        rest: ``v_r``.
 
     Source: Fang et al. 2021 (PLIF), the charging equation of the neuron.
 
     Example:
         >>> one = torch.tensor(1.0)
-        >>> _, state = plif_step(one, State(0 * one), one, 0 * one, Firing())
-        >>> state.membrane.item()
+        >>> plif_charge(0 * one, one, 0 * one).item()
         0.5
     """
-    rest = firing.reset.to if isinstance(firing.reset, HardReset) else 0.0
-    charge = torch.sigmoid(decay) * (current - (state.membrane - rest))
-    return if_step(charge, state, threshold, firing)
+    return membrane + torch.sigmoid(decay) * (current - (membrane - rest))
 
 
-class PLIF(Neuron):
-    """Leaky neuron whose time constant trains along with the weights (see ``plif_step``).
+class PLIF(Charging):
+    """Leaky neuron whose time constant trains along with the weights (see ``plif_charge``).
 
     A constant current ``c`` charges the membrane towards ``v_r + c``, not beyond: one below the
     threshold never makes it fire.
@@ -103,6 +94,12 @@ class PLIF(Neuron):
         value = torch.as_tensor(decay, dtype=threshold.dtype, device=threshold.device)
         self.decay = nn.Parameter(value.detach().clone())
 
-    def step(self, current: Tensor, state: State) -> tuple[Tensor, State]:
-        """Advance one step."""
-        return plif_step(current, state, self.threshold, self.decay, self.firing)
+    def charge(self, membrane: Tensor, current: Tensor) -> Tensor:
+        """Return ``v + sigmoid(w) (c - (v - v_r))``, ``v_r`` where a hard reset leads to, else 0."""
+        reset = self.firing.reset
+        rest = reset.to if isinstance(reset, HardReset) else 0.0
+        return plif_charge(membrane, current, self.decay, rest)
+
+    def keeps(self) -> Tensor:
+        """Return ``1 - sigmoid(w)``."""
+        return 1 - torch.sigmoid(self.decay)

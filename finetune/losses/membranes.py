@@ -4,28 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from spiketune.snn import IF, LIF, PLIF, HardReset, Neuron, SpikingNetwork, State, over_time
+from spiketune.snn import Charging, Neuron, SpikingNetwork, State, over_time
 
 from ..errors import TuneError
 from ..rules import Batch, Criterion
 from ..watch import Look, Watch
 from .answers import MeanCrossEntropy
 from .loss import Loss, Scene, build, register_loss
-
-# The membrane before it may fire, of the one after the last step and the current; for the neurons
-# whose one spike answers "θ or not".
-_CHARGE: dict[type[Neuron], Callable[[Any, Tensor, Tensor], Tensor]] = {
-    IF: lambda _, membrane, current: membrane + current,
-    LIF: lambda neuron, membrane, current: neuron.leak * membrane + current,
-    PLIF: lambda neuron, membrane, current: (
-        membrane + torch.sigmoid(neuron.decay) * (current - (membrane - _rest(neuron)))
-    ),
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,7 +134,7 @@ def _added(
 def _binary(snn: SpikingNetwork, name: str) -> Iterator[tuple[str, Neuron]]:
     """Yield the neurons; refuse those whose membrane has more answers than two."""
     for place, neuron in snn.neurons():
-        if type(neuron) not in _CHARGE:
+        if not isinstance(neuron, Charging):
             raise TuneError(
                 f"{place}: {name} pulls membranes to the two answers of a binary neuron, and a "
                 f"{type(neuron).__name__} is none; convert with Binary(), or use "
@@ -156,12 +146,12 @@ def _binary(snn: SpikingNetwork, name: str) -> Iterator[tuple[str, Neuron]]:
 def before_firing(neuron: Neuron, current: Tensor, sent: Tensor, state: State | None) -> Tensor:
     """Return the membranes ``u [T, B, ...]`` at which a binary neuron decided, with gradients.
 
-    ``u[t] = λ m[t-1] + c[t]`` (``PLIF`` charges by its own equation), ``m`` the membrane after the
+    ``u[t] = charge(m[t-1], c[t])``, such as ``λ m[t-1] + c[t]``, ``m`` the membrane after the
     reset by the spikes that were sent. Following the spikes costs a few elementwise operations a
     step and no second firing.
 
     Args:
-        neuron: ``IF``, ``LIF`` or ``PLIF``.
+        neuron: one that charges a membrane: ``IF``, ``LIF``, ``PLIF``.
         current: ``[T, B, ...]``.
         sent: what the neuron answered, ``[T, B, ...]``.
         state: before the first step, None for a fresh start.
@@ -172,20 +162,17 @@ def before_firing(neuron: Neuron, current: Tensor, sent: Tensor, state: State | 
         >>> before_firing(neuron, current, neuron(current)[0], None).flatten().tolist()
         [0.75, 1.5, 1.25]
     """
-    charge, firing, threshold = _CHARGE[type(neuron)], neuron.firing, neuron.threshold
+    assert isinstance(neuron, Charging)
+    firing, threshold = neuron.firing, neuron.threshold
     spikes = sent / threshold
     spikes = spikes.detach() if firing.detach_reset else spikes
     fired = iter(spikes.unbind(0))
 
     def step(now: Tensor, before: State) -> tuple[Tensor, State]:
-        membrane = charge(neuron, before.membrane, now)
+        membrane = neuron.charge(before.membrane, now)
         return membrane, State(firing.reset(membrane, next(fired), threshold))
 
     return over_time(step, current, neuron.start(current) if state is None else state)[0]
-
-
-def _rest(neuron: Neuron) -> float:
-    return neuron.firing.reset.to if isinstance(neuron.firing.reset, HardReset) else 0.0
 
 
 def _membranes(neuron: Neuron, current: Tensor, sent: Tensor, state: State | None) -> Tensor:
