@@ -10,7 +10,7 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor
 
-from spiketune.snn import SpikingNetwork
+from spiketune.snn import SpikingNetwork, leaves
 
 from .errors import TuneError
 
@@ -61,13 +61,19 @@ def find_place(snn: SpikingNetwork, device: torch.device | None, precision: Prec
     capable = like.device.type == "cuda" and torch.cuda.is_bf16_supported()
     autocast = precision == "bfloat16" or (precision == "auto" and capable)
     with torch.no_grad():
-        shape = snn.eval().ann(like.new_zeros(1, *snn.input_shape)).shape
-    if len(shape) != 2:
+        answer = snn.eval().ann(like.new_zeros(1, *snn.input_shape))
+    if not isinstance(answer, Tensor):
         raise TuneError(
-            f"the network answers {list(shape)} to one image, not [1, classes]; "
+            f"the network answers {len(list(leaves(answer)))} tensors to one image, not one "
+            "[1, classes]; only classifiers can be tuned: convert the network with its classifier, "
+            "in timm without features_only"
+        )
+    if answer.dim() != 2:
+        raise TuneError(
+            f"the network answers {list(answer.shape)} to one image, not [1, classes]; "
             "only classifiers can be tuned"
         )
-    return Place(like.device, like.dtype, autocast, shape[1])
+    return Place(like.device, like.dtype, autocast, answer.shape[1])
 
 
 def count(loader: Loader, name: str = "loader") -> int:
@@ -88,19 +94,42 @@ def count(loader: Loader, name: str = "loader") -> int:
     return batches
 
 
-def sizes(loader: Loader) -> dict[str, int | None]:
+def outline(loader: Loader) -> dict[str, object]:
     """Return what tells one loader from another at a glance; None for what it does not say.
 
+    Samplers are told by their type and by the settings of theirs that change the order.
+
     Example:
-        >>> sizes([(torch.zeros(2, 1, 8, 8), torch.tensor([3, 7]))])
-        {'batches': 1, 'images': None, 'batch_size': None}
+        >>> outline([(torch.zeros(2, 1, 8, 8), torch.tensor([3, 7]))])["batches"]
+        1
+        >>> from torch.utils.data import DataLoader
+        >>> outline(DataLoader([0, 1, 2], 2, shuffle=True))["sampler"]
+        'RandomSampler(replacement=False)'
     """
-    data, batch = getattr(loader, "dataset", None), getattr(loader, "batch_size", None)
+    batch_sampler = getattr(loader, "batch_sampler", None)
+    sampler = getattr(batch_sampler, "sampler", getattr(loader, "sampler", None))
+    data = getattr(loader, "dataset", None)
     return {
         "batches": len(loader),
         "images": len(data) if isinstance(data, Sized) else None,
-        "batch_size": batch if isinstance(batch, int) else None,
+        "batch_size": _first("batch_size", loader, batch_sampler),
+        "drop_last": _first("drop_last", batch_sampler, loader),
+        "sampler": _brief(sampler),
+        "batch_sampler": None if batch_sampler is None else type(batch_sampler).__name__,
     }
+
+
+def _first(name: str, *holders: object) -> int | None:
+    found = (getattr(holder, name, None) for holder in holders)
+    return next((value for value in found if isinstance(value, int)), None)
+
+
+def _brief(sampler: object) -> str | None:
+    if sampler is None:
+        return None
+    held = {name: getattr(sampler, name, None) for name in ("shuffle", "replacement", "seed")}
+    said = [f"{name}={value}" for name, value in held.items() if isinstance(value, int)]
+    return f"{type(sampler).__name__}({', '.join(said)})"
 
 
 def counted(loader: Loader, batches: int, where: str) -> Iterator[Sequence[Tensor]]:

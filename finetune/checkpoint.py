@@ -27,7 +27,7 @@ from .about import About
 from .errors import TuneError
 from .history import Epoch, History, Tally
 
-FORMAT = "spiketune-finetune/3"
+FORMAT = "spiketune-finetune/4"
 Settings = dict[str, Any]
 
 
@@ -45,8 +45,8 @@ class Checkpoint:
         average: those of the averaged network, None without one.
         optimizer: the optimizer's state. The schedule has none: it follows from the position.
         floors: smallest threshold of each neuron.
-        generators: states of the loader's own random generators as the epoch under way began; all
-            other randomness follows from the seed and the position.
+        generators: for each process the states of its loader's own random generators as the epoch
+            under way began; all other randomness follows from the seed and the position.
     """
 
     network: str
@@ -58,7 +58,7 @@ class Checkpoint:
     average: dict[str, Tensor] | None
     optimizer: dict[str, Any]
     floors: dict[str, Tensor]
-    generators: list[Tensor]
+    generators: list[list[Tensor]]
 
 
 def fingerprint(snn: SpikingNetwork) -> str:

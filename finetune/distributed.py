@@ -1,11 +1,32 @@
 """Several processes that train one network together, started by torchrun.
 
 Every process learns from its own share of each batch, and the gradients of all are added up once
-the rule has gone backward, weighted by the images that they come from: the same update as one
-process makes of the whole batch, except that BatchNorm normalises each share by itself (its
-running statistics are averaged). torch's ``DistributedDataParallel`` does not fit here: its hooks
-expect one forward and one backward pass an update, while a rule may go backward many times, step
-by step, or through gradients that are no derivatives.
+the rule has gone backward, weighted by the images that they come from.
+
+**The same update as one process makes of the whole batch**, to rounding: for every rule here
+(``SLTT(k=...)`` draws its steps for all processes together) and for the losses that are means over
+the images: cross-entropy, ``TET``, ``RMP``, distillation, features. So are clipping, accumulation,
+averaged weights, the reported loss and every accuracy. The batches must be the same, too: a loader
+in fixed order, or a ``DistributedSampler`` in both cases, over images that come out even (else it
+repeats a few).
+
+**Not the same**, but alike on average:
+
+- BatchNorm normalises each share by itself. Its running statistics are averaged after each update:
+  with shares of equal size the mean is that of the batch, and the variance lacks what the means of
+  the shares differ by.
+- ``IMLoss`` squares a layer's mean over the share, not over the batch.
+- Mixup and cutmix pair images within a share and draw ``λ`` and boxes for each; random erasing,
+  Poisson input, augmentation and all else that is random draw from a stream of each process's own.
+- A plain loader that shuffles is dealt out by a ``DistributedSampler``: each epoch has all images,
+  in another order than in one process.
+
+Tensors are those of process 0; what is no tensor, such as the slopes that ``calibrate_gain`` finds,
+must be alike in all processes and is refused otherwise.
+
+torch's ``DistributedDataParallel`` does not fit here: its hooks expect one forward and one backward
+pass an update, while a rule may go backward many times, step by step, or through gradients that are
+no derivatives.
 
 Where one process alone fails, on a wrong label in its own share, torchrun ends the others.
 """
@@ -22,6 +43,8 @@ from torch import Tensor, nn
 from torch import distributed as dist
 from torch.utils.data import DataLoader, RandomSampler, SequentialSampler
 from torch.utils.data.distributed import DistributedSampler
+
+from spiketune.snn import SpikingNetwork
 
 from .batches import Loader
 from .errors import TuneError
@@ -96,10 +119,17 @@ class Processes:
 
     def from_lead(self, value: T) -> T:
         """Return what the first process has here."""
+        return self._of(0, value)
+
+    def everywhere(self, value: T) -> list[T]:
+        """Return what each process has here, in the order of their ranks."""
+        return [self._of(rank, value) for rank in range(self.count)]
+
+    def _of(self, rank: int, value: T) -> T:
         if self.count == 1:
             return value
         box: list[Any] = [value]
-        dist.broadcast_object_list(box, 0, device=torch.device(self.device))
+        dist.broadcast_object_list(box, rank, device=torch.device(self.device))
         found: T = box[0]
         return found
 
@@ -236,4 +266,22 @@ def require_equal_lengths(batches: int, processes: Processes) -> None:
         raise TuneError(
             f"process {processes.rank} has {batches} batches an epoch, process 0 has {lead}; "
             "give every process as many, for example by a DistributedSampler"
+        )
+
+
+def require_one_network(snn: SpikingNetwork, processes: Processes) -> None:
+    """Refuse processes whose networks differ in more than the values of their tensors.
+
+    Raises:
+        TuneError: in every process.
+    """
+    if processes.count == 1:
+        return
+    shapes = {name: list(tensor.shape) for name, tensor in snn.state_dict().items()}
+    neurons = [(name, type(neuron).__name__, neuron.firing) for name, neuron in snn.neurons()]
+    mark = f"{snn.net.graph} {neurons} {shapes}"
+    if processes.total(float(processes.from_lead(mark) != mark))[0]:
+        raise TuneError(
+            "the network is not the same in every process: graph, neurons or their slopes differ; "
+            "build it alike, and calibrate slopes on the same images in each"
         )

@@ -25,7 +25,8 @@ Matas 2016) does alike with the weights going forward.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import fields, is_dataclass, replace
 from typing import Any, Literal
 
@@ -75,7 +76,7 @@ def calibrate_gain(
 
     Raises:
         TuneError: if no gradient comes through a layer, if no width brings it to the target, or if
-            the network cannot be trained by surrogate slopes.
+            the network cannot be trained by surrogate slopes; all slopes stay as they were then.
 
     Example:
         >>> import spiketune as st, torch
@@ -89,25 +90,36 @@ def calibrate_gain(
     """
     _check(target=target, tolerance=tolerance, by=by)
     require_slopes(snn)
-    for _, neuron in snn.neurons():
-        own = neuron.firing.surrogate
-        neuron.firing = replace(
-            neuron.firing, surrogate=surrogate or own, detach_reset=detach_reset
-        )
-    with learning(snn):
-        found = sites(snn, images, steps, seed)
-        if not any(site.wanted for site in found):
-            raise TuneError("no neuron gets a gradient from the answer; check the last layers")
-        factors = [
-            _calibrate(found[: count + 1], _TURNS[by], target, tolerance)
-            for count in reversed(range(len(found)))
-        ][::-1]
-    turned = [math.log(factor) for factor in factors if factor is not None]
-    common = math.exp(sum(turned) / len(turned)) if turned else 1.0
-    for site, factor in zip(found, factors, strict=True):
-        if factor is None:
-            site.turn(_TURNS[by], common)
+    with _firing_kept_on_error(snn):
+        for _, neuron in snn.neurons():
+            slope = surrogate or neuron.firing.surrogate
+            neuron.firing = replace(neuron.firing, surrogate=slope, detach_reset=detach_reset)
+        with learning(snn):
+            found = sites(snn, images, steps, seed)
+            if not any(site.wanted for site in found):
+                raise TuneError("no neuron gets a gradient from the answer; check the last layers")
+            factors = [
+                _calibrate(found[: count + 1], _TURNS[by], target, tolerance)
+                for count in reversed(range(len(found)))
+            ][::-1]
+        turned = [math.log(factor) for factor in factors if factor is not None]
+        common = math.exp(sum(turned) / len(turned)) if turned else 1.0
+        for site, factor in zip(found, factors, strict=True):
+            if factor is None:
+                site.turn(_TURNS[by], common)
     return {site.name: site.neuron.firing.surrogate for site in found}
+
+
+@contextmanager
+def _firing_kept_on_error(snn: SpikingNetwork) -> Iterator[None]:
+    """Put every slope back if not all of them are found."""
+    before = [(neuron, neuron.firing) for _, neuron in snn.neurons()]
+    try:
+        yield
+    except BaseException:
+        for neuron, firing in before:
+            neuron.firing = firing
+        raise
 
 
 def _calibrate(until: list[Site], turn: Turn, target: float, tolerance: float) -> float | None:

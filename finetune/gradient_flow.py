@@ -14,6 +14,7 @@ from spiketune.snn import Neuron, SpikingNetwork, State, Surrogate, evaluating, 
 from spiketune.snn.neurons import Through
 
 from .errors import TuneError
+from .randomness import seeded
 from .rules import require_neurons
 from .unfold import require_rate_coding
 
@@ -181,7 +182,9 @@ def _loss(snn: SpikingNetwork, images: Tensor, steps: int, seed: int, through: T
         neuron.through = through
     generator = torch.Generator().manual_seed(seed)
     total = images.new_zeros(())
-    (sent,) = snn.outputs(images, steps)  # one chunk, while gradients are kept
+    # What draws in training, as Poisson input does, is to draw the same for the same seed.
+    with seeded(seed, "gradient flow", device=images.device):
+        (sent,) = snn.outputs(images, steps)  # one chunk, while gradients are kept
     for out in leaves(sent):
         answer = snn.read(out)
         weight = torch.randn(answer.shape, generator=generator, dtype=torch.float64)

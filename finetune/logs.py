@@ -96,7 +96,7 @@ class Files:
 
     def __init__(self, folder: Path, resume: bool) -> None:
         self._tables = [_Table(folder, "updates", Update), _Table(folder, "epochs", Epoch)]
-        earlier = [table.lines for table in self._tables if table.lines.exists()]
+        earlier = [table.lines for table in self._tables if table.told]
         if earlier and not resume:
             raise TuneError(
                 f"{earlier[0]}: the log of an earlier run; give another log= (--log_to on the "
@@ -130,6 +130,11 @@ class _Table:
         self.lines, self.rows = folder / f"{name}.jsonl", folder / f"{name}.csv"
         self.columns = [field.name for field in fields(record)]
         self._open: list[IO[str]] = []
+
+    @property
+    def told(self) -> bool:
+        """Whether it holds anything; a start that failed leaves an empty one."""
+        return self.lines.exists() and self.lines.stat().st_size > 0
 
     def open(self, known: int) -> None:
         try:

@@ -47,7 +47,8 @@ class OTTT(Rule):
     as ``Binary()`` and ``Ternary()`` make: their BatchNorms are folded.
 
     Attributes:
-        surrogate: slope that stands for the spike's derivative.
+        surrogate: slope that stands for the spike's derivative; None leaves each neuron's own, as
+            ``calibrate_gain`` sets it.
         train_thresholds: train the thresholds along with the weights.
 
     Example:
@@ -55,7 +56,7 @@ class OTTT(Rule):
         Sigmoid(alpha=4.0)
     """
 
-    surrogate: Surrogate = field(default_factory=Sigmoid)
+    surrogate: Surrogate | None = field(default_factory=Sigmoid)
     train_thresholds: bool = True
 
 

@@ -20,6 +20,17 @@ import torch
 from .errors import TuneError
 
 
+def mixed(seed: int, *place: int | str) -> int:
+    """Return a seed of a place's own in a run.
+
+    Example:
+        >>> mixed(0, 1, 5) == mixed(0, 1, 5), mixed(0, 1, 5) == mixed(0, 1, 6)
+        (True, False)
+    """
+    name = "/".join(map(str, (seed, *place))).encode()
+    return int.from_bytes(hashlib.blake2b(name, digest_size=8).digest()) >> 1
+
+
 @contextmanager
 def seeded(seed: int, *place: int | str, device: torch.device) -> Iterator[None]:
     """Seed torch's, NumPy's and Python's generators for one place in a run; restore them after.
@@ -39,15 +50,14 @@ def seeded(seed: int, *place: int | str, device: torch.device) -> Iterator[None]
     """
     before, numpys = random.getstate(), np.random.get_state()
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        name = "/".join(map(str, (seed, *place))).encode()
-        mixed = int.from_bytes(hashlib.blake2b(name, digest_size=8).digest()) >> 1
+        own = mixed(seed, *place)
         # torch.manual_seed would also reseed devices that are not put back afterwards.
-        torch.default_generator.manual_seed(mixed)
+        torch.default_generator.manual_seed(own)
         if device.type == "cuda":
             with torch.cuda.device(device):
-                torch.cuda.manual_seed(mixed)
-        random.seed(mixed)
-        np.random.seed(mixed % 2**32)
+                torch.cuda.manual_seed(own)
+        random.seed(own)
+        np.random.seed(own % 2**32)
         try:
             yield
         finally:

@@ -6,7 +6,7 @@ that by itself. Source: the folding of Rueckauer et al. 2017, section 2.2.3, on 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from copy import deepcopy
 
 import torch
@@ -56,12 +56,13 @@ def fold_norms(snn: SpikingNetwork) -> SpikingNetwork:
                 f"{node.target}: a TEBN has a factor for each step, which no weight can hold; "
                 "run the network as it is, or train with SharedBN() or TDBN()"
             )
-        layer = node.args[0]
-        if not (isinstance(layer, Node) and _foldable(layer, shapes.get(layer))):
+        layer, behind = layer_before(node), _behind(node)
+        if not (behind and _foldable(layer, shapes.get(layer), turned=behind is not node)):
             continue
         _multiply(net, layer, *scale_and_shift(norm))
-        node.replace_all_uses_with(layer)
-        net.graph.erase_node(node)
+        behind.replace_all_uses_with(layer)
+        for done in dict.fromkeys((behind, node)):
+            net.graph.erase_node(done)
         path = node.meta.get("path", "")
         rows.append(Row(path, "batch_norm", "folded", "into the layer before"))
     renew(folded)
@@ -84,12 +85,59 @@ def norms(snn: SpikingNetwork) -> Iterator[tuple[Node, _BatchNorm | TemporalBatc
             yield node, unit
 
 
-def _foldable(layer: Node, shape: object) -> bool:
+def to_first(dims: int) -> list[int]:
+    """Return the order of dimensions that moves the last one behind the images.
+
+    Example:
+        >>> to_first(4), to_last(4)
+        ([0, 3, 1, 2], [0, 2, 3, 1])
+    """
+    return [0, dims - 1, *range(1, dims - 1)]
+
+
+def to_last(dims: int) -> list[int]:
+    """Return the order of dimensions that undoes ``to_first``."""
+    return [0, *range(2, dims), 1]
+
+
+def in_dimension_one(layer: Node, shape: object) -> bool:
+    """Whether the channels of a layer's currents are where a BatchNorm looks for them."""
+    flat = isinstance(shape, tuple) and len(shape) == 2
+    return flat or layer.target is not aten.linear.default
+
+
+def layer_before(norm: Node) -> Node:
+    """Return what a BatchNorm normalises, before its channels were put in dimension 1."""
+    source = norm.args[0]
+    assert isinstance(source, Node)
+    before = source.args[0] if _turns(source, to_first) else source
+    assert isinstance(before, Node)
+    return before
+
+
+def _behind(norm: Node) -> Node | None:
+    """Return where the channels are back in their place behind a BatchNorm, None if nowhere."""
+    if layer_before(norm) is norm.args[0]:
+        return norm
+    alone = len(norm.users) == 1 and len(norm.all_input_nodes[0].users) == 1
+    last = next(iter(norm.users), norm)
+    return last if alone and _turns(last, to_last) else None
+
+
+def _turns(node: Node, to: Callable[[int], list[int]]) -> bool:
+    """Whether a node moves channels from last to first, or back."""
+    if node.target is not aten.permute.default:
+        return False
+    order = node.args[1]
+    return isinstance(order, list | tuple) and list(order) == to(len(order))
+
+
+def _foldable(layer: Node, shape: object, *, turned: bool) -> bool:
     """Whether a BatchNorm behind a node can be multiplied into weights of that node's own."""
     if layer.target not in WEIGHTED or len(layer.users) > 1:
         return False
-    if layer.target is aten.linear.default and not (isinstance(shape, tuple) and len(shape) == 2):
-        return False  # its channels are last, those of a BatchNorm second
+    if in_dimension_one(layer, shape) is turned:
+        return False  # it normalises another dimension than the layer's channels
     holders = [layer.args[place] for place in WEIGHTED[layer.target] if place < len(layer.args)]
     return all(holder is None or _is_held(holder) for holder in holders)
 

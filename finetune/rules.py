@@ -20,6 +20,7 @@ from torch import Tensor
 from spiketune.snn import SpikingNetwork
 
 from .errors import TuneError
+from .silent import require_teachable
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +88,8 @@ class Task:
         backward: goes backward from a loss; gradients add up.
         show: called with a neuron's name and its mean ``[B, ...]``, before the criterion, by a
             rule that stands in for the neurons instead of calling them.
+        common: a generator that is seeded for each batch, alike in all processes of a run; for what
+            they must draw together. None for torch's own.
 
     Example:
         >>> Task(steps=4, criterion=lambda outputs, batch: outputs.sum()).steps
@@ -97,6 +100,7 @@ class Task:
     criterion: Criterion
     backward: Backward = Tensor.backward
     show: Show = lambda name, mean: None
+    common: torch.Generator | None = None
 
 
 RuleT = TypeVar("RuleT", bound=Rule)
@@ -108,8 +112,8 @@ _PREPARE: dict[type[Rule], Prepare[Any]] = {}
 def register_rule(rule: type[RuleT]) -> Callable[[Prepare[RuleT]], Prepare[RuleT]]:
     """Register the function that gets a network ready for one type of rule.
 
-    Inside ``learn`` torch's own generator is seeded for the batch: a rule may draw from it and
-    stays reproducible.
+    Inside ``learn`` torch's own generator is seeded for the batch, in each process of a run with a
+    seed of its own: a rule may draw from it and stays reproducible.
 
     Example:
         >>> @dataclass(frozen=True, kw_only=True)
@@ -136,14 +140,17 @@ def prepare(snn: SpikingNetwork, rule: Rule, task: Task) -> Learn:
     """Get the network ready for ``rule`` and return what to call with each batch.
 
     Raises:
-        TuneError: if the rule is unknown, or says that it cannot train this network.
+        TuneError: if the rule is unknown, says that it cannot train this network, or sets slopes
+            that leave a part of it silent for ever.
     """
     if type(rule) not in _PREPARE:
         known = ", ".join(sorted(known.__name__ for known in _PREPARE))
         raise TuneError(f"{rule!r} is not a training rule; use an instance of one of {known}")
     for _, neuron in snn.neurons():
         neuron.through = None  # an earlier rule's gradient
-    return _PREPARE[type(rule)](snn, rule, task)
+    learn = _PREPARE[type(rule)](snn, rule, task)
+    require_teachable(snn, task.steps)
+    return learn
 
 
 def outputs(snn: SpikingNetwork, images: Tensor, steps: int) -> Tensor:
@@ -184,11 +191,17 @@ def through_time(snn: SpikingNetwork, task: Task, unroll: Unroll = outputs) -> L
 
 
 def require_neurons(snn: SpikingNetwork) -> None:
-    """Refuse a network without neurons, or one whose thresholds were folded away.
+    """Refuse what is no spiking network, has no neurons, or whose thresholds were folded away.
 
     Raises:
         TuneError: naming the neuron and the remedy.
     """
+    given: object = snn
+    if not isinstance(given, SpikingNetwork):
+        raise TuneError(
+            f"{type(given).__name__} is no spiking network; make one of it with to_snn(ann, "
+            "images), or with twin(ann, steps, input_shape) to train it from scratch"
+        )
     neurons = list(snn.neurons())
     if not neurons:
         raise TuneError(

@@ -20,7 +20,13 @@ from .batches import Loader, Place, count, counted, unpack
 from .blame import advice, blame
 from .bounds import floors, keep_within
 from .distill import ask
-from .distributed import Processes, begin_epoch, require_equal_lengths, share
+from .distributed import (
+    Processes,
+    begin_epoch,
+    require_equal_lengths,
+    require_one_network,
+    share,
+)
 from .errors import TuneError
 from .gradients import Gradients
 from .history import Epoch, History, Tally, Update
@@ -28,7 +34,7 @@ from .logs import Calls, Log
 from .losses import Objective
 from .mixing import mixing, right_classes
 from .optimizers import make_optimizer
-from .randomness import seeded, states
+from .randomness import mixed, seeded, states
 from .rules import Batch, Rule, Task, prepare
 from .schedules import make_schedule
 from .training import Training
@@ -78,13 +84,15 @@ class Run:
         require_equal_lengths(self.batches, processes)
         if plan.validate is not None:
             count(plan.validate, "validation loader")
+        require_one_network(snn, processes)
         processes.spread(snn)
-        self.gradients = Gradients(processes)
+        self.gradients, self.common = Gradients(processes), torch.Generator()
         task = Task(
             steps=plan.steps,
             criterion=objective,
             backward=self.gradients.backward,
             show=objective.show,
+            common=self.common,
         )
         self.learn = prepare(snn, plan.rule, task)
         self.optimizer = make_optimizer(snn, plan.training)
@@ -98,6 +106,7 @@ class Run:
         self.floors = floors(snn)
         self.history, self.tally, self.about = History(), Tally(), dict(snn.about)
         self.streams = states(self.loader)
+        self.logs: Sequence[Log] = ()
         # Of the batches since the last update: what they came to, and the one to suspect.
         self.group, self.suspect = Tally(), torch.empty(0)
 
@@ -107,22 +116,31 @@ class Run:
         within = math.ceil(self.tally.batch / self.plan.training.accumulate)
         return len(self.history.epochs) * self.updates + within
 
-    def train(self, logs: Sequence[Log], calls: Calls, save: Callable[[], None]) -> None:
+    @property
+    def begun(self) -> bool:
+        """Whether any update was made."""
+        return bool(self.history.epochs or self.tally.images)
+
+    def begin(self, logs: Sequence[Log]) -> None:
+        """Open the logs where the run stands; they are told what happens from now on."""
+        self.logs = logs
+        for log in logs:
+            log.start(self.done, len(self.history.epochs))
+
+    def train(self, calls: Calls, save: Callable[[], None]) -> None:
         """Train the epochs still to do, and leave the network as the run was to leave it.
 
         Args:
-            logs: files that are told what happens, before a checkpoint is written.
-            calls: the caller's functions that are, after it.
+            calls: the caller's functions that are told what happens, after a checkpoint is
+                written; the logs are before it.
             save: writes a checkpoint, if there is to be one.
         """
-        self.logs, self.calls, self.save = logs, calls, save
-        for log in logs:
-            log.start(self.done, len(self.history.epochs))
+        self.calls, self.save = calls, save
         while len(self.history.epochs) < self.plan.epochs:
             done = self.epoch(len(self.history.epochs) + 1)
             self.history = History((*self.history.epochs, done))
             self.tally, self.streams = Tally(), states(self.loader)
-            for log in logs:
+            for log in self.logs:
                 log.epoch(done)
             save()
             calls.epoch(done)
@@ -165,6 +183,7 @@ class Run:
     def _batch(self, raw: Sequence[Tensor], epoch: int, number: int) -> None:
         """Learn from one batch, and make an update of it if it closes a group."""
         where = f"epoch {epoch}, batch {number}"
+        self.common.manual_seed(mixed(self.plan.seed, epoch, number, "common"))
         with self._seeded(epoch, number):
             images, labels = unpack(raw, self.place, where)
             if self.mix is not None:

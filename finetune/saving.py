@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from spiketune.snn.settings import encode
 
 from . import checkpoint as storage
-from .batches import sizes
+from .batches import outline
 from .randomness import restore
 from .run import Run
 
@@ -23,7 +25,7 @@ class Saving:
         self.run, self.path = run, run.plan.checkpoint
 
     def open(self, resume: bool) -> None:
-        """Go on from the checkpoint, or write the first one."""
+        """Go on from the checkpoint, or make sure that there is none; nothing is written."""
         path = self.path
         if path is None:
             return
@@ -33,7 +35,22 @@ class Saving:
             self._resume(path)
         else:
             self.run.processes.alone(lambda: storage.require_free(path))
+
+    @contextmanager
+    def begun(self, resume: bool) -> Iterator[None]:
+        """Write the first checkpoint; take it away again if the run fails before an update.
+
+        What it started with may have to change then, and it holds nothing to go on from.
+        """
+        if not resume:
             self.save()
+        try:
+            yield
+        except Exception:
+            if self.path and self.run.processes.lead and not (resume or self.run.begun):
+                with suppress(OSError):
+                    self.path.unlink(missing_ok=True)
+            raise
 
     def save(self) -> None:
         """Write everything that the next update depends on."""
@@ -50,15 +67,15 @@ class Saving:
             average=None if run.average is None else run.average.tensors,
             optimizer=run.optimizer.state_dict(),
             floors=run.floors,
-            generators=run.streams,
+            generators=run.processes.everywhere(run.streams),
         )
         run.processes.alone(lambda: storage.write(path, state))
 
     def _resume(self, path: Path) -> None:
         run, found = self.run, storage.read(path)
         storage.check_fits(path, found, self.network, self.settings)
-        restore(run.loader, found.generators)
-        run.streams = found.generators
+        run.streams = found.generators[run.processes.rank]
+        restore(run.loader, run.streams)
         run.snn.load_state_dict(found.model)
         run.optimizer.load_state_dict(found.optimizer)
         if run.average is not None and found.average is not None:
@@ -76,7 +93,7 @@ def _settings(run: Run) -> storage.Settings:
         "steps": run.plan.steps,
         "epochs": run.plan.epochs,
         "seed": run.plan.seed,
-        **sizes(run.loader),
+        **outline(run.loader),
         "bfloat16": run.place.autocast,
         "processes": run.processes.count,
         "teacher": storage.identity(run.plan.teacher),

@@ -36,7 +36,8 @@ class SLTT(Rule):
     step to step is a constant. The network must be read at every step: no drive, no delay.
 
     Attributes:
-        surrogate: slope that stands for the spike's derivative.
+        surrogate: slope that stands for the spike's derivative; None leaves each neuron's own, as
+            ``calibrate_gain`` sets it.
         k: ``K``, backward passes a batch, through steps drawn anew for each batch, each set of
             ``K`` as likely as any other (SLTT-K); None for all ``T``. The mean over the draws is
             ``K/T`` of SLTT's gradient, since each loss counts ``1/T`` as before: SGD needs a rate
@@ -51,7 +52,7 @@ class SLTT(Rule):
         Sigmoid(alpha=4.0)
     """
 
-    surrogate: Surrogate = field(default_factory=Sigmoid)
+    surrogate: Surrogate | None = field(default_factory=Sigmoid)
     k: int | None = None
     train_thresholds: bool = True
 
@@ -76,6 +77,6 @@ def sltt(snn: SpikingNetwork, rule: SLTT, task: Task) -> Learn:
     def draw() -> set[int]:
         if count == task.steps:
             return set(range(count))
-        return set(torch.randperm(task.steps)[:count].tolist())
+        return set(torch.randperm(task.steps, generator=task.common)[:count].tolist())
 
     return by_steps(snn, task, Online(snn), draw)

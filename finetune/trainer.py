@@ -67,12 +67,14 @@ def tune(
         teacher: network whose answers are learned beside the labels; left as it was.
         training: optimizer, rates, loss.
         validate: images whose accuracy is taken after every epoch.
-        checkpoint: file to write before the first and after every epoch.
+        checkpoint: file to write before the first and after every epoch; it is taken away again
+            where the run fails before its first update.
         checkpoint_every: write it after so many updates too: a run that is killed loses no more.
         resume: go on from ``checkpoint``, exactly as if the run had never stopped. Settings, the
-            teacher's tensors, the batch size and the number of images must be those of the start;
-            another data set of the same size cannot be told from the first one. Within an epoch
-            the loader is replayed up to where the run stopped, which costs its loading.
+            teacher's tensors, the number of images, the batch size, ``drop_last`` and the kind of
+            sampler must be those of the start; another data set of the same size cannot be told
+            from the first one. Within an epoch the loader is replayed up to where the run stopped,
+            which costs its loading.
         device: where to move the network; it stays where it is by default.
         precision: ``auto`` is bfloat16 autocast on CUDA devices that have it, else float32.
         seed: of shuffling, augmentation and the rule's own draws.
@@ -112,14 +114,16 @@ def tune(
     place = find_place(snn, own_device(device, processes), precision)
     processes = replace(processes, device=place.device)
     objective = Objective(snn, plan.training, steps=steps, teacher=teacher)
-    logs: list[Log] = []
     run = Run(snn, loader, plan, objective, place=place, processes=processes)
-    saving = Saving(run)
+    saving, logs = Saving(run), list[Log]()
+    # Whatever may refuse the run comes before the first file: none is to block the next start.
     saving.open(resume)
     processes.alone(lambda: logs.extend(make_logs(_path(log), _path(tensorboard), resume)))
     try:
         with objective, nullcontext() if teacher is None else evaluating(teacher):
-            run.train(logs, Calls(on_batch, on_epoch) if processes.lead else Calls(), saving.save)
+            processes.alone(lambda: run.begin(logs))
+            with saving.begun(resume):
+                run.train(Calls(on_batch, on_epoch) if processes.lead else Calls(), saving.save)
     finally:
         snn.eval()
         run.optimizer.zero_grad()

@@ -25,7 +25,7 @@ from spiketune.snn.placing import free_name
 from spiketune.snn.program import fetch
 
 from .errors import TuneError
-from .refold import renew, report
+from .refold import in_dimension_one, layer_before, renew, report, to_first, to_last
 from .rules import require_neurons
 
 _BATCH = 64  # images measured at once
@@ -49,8 +49,8 @@ def unfold(snn: SpikingNetwork, images: Tensor, *, steps: int | None = None) -> 
         The network with BatchNorm, in evaluation mode; ``fold_norms`` is the way back.
 
     Raises:
-        TuneError: if the image acts for some steps only, if a layer's channels are not in
-            dimension 1, or if nothing is left to normalise.
+        TuneError: if the image acts for some steps only, if a layer's currents are not led by the
+            images or have no channels, or if nothing is left to normalise.
 
     Example:
         >>> import spiketune as st
@@ -76,7 +76,7 @@ def unfold(snn: SpikingNetwork, images: Tensor, *, steps: int | None = None) -> 
         )
     for node in places:
         _require_channels(node, shapes[node])
-    watches = {_insert(net, node, watch := _Watch()): watch for node in places}
+    watches = {_insert(net, node, watch := _Watch(), shapes[node]): watch for node in places}
     renew(unfolded)
     with torch.no_grad(), evaluating(unfolded):
         for part in torch.split(images, _BATCH):
@@ -160,31 +160,46 @@ def _feeds(node: Node, net: GraphModule) -> bool:
 
 def _require_channels(node: Node, shape: object) -> None:
     assert isinstance(shape, tuple)
-    last = node.target is aten.linear.default and len(shape) > 2
-    if last or len(shape) not in BATCH_NORMS or node.meta.get("batch", "lead") != "lead":
+    if len(shape) not in BATCH_NORMS or node.meta.get("batch", "lead") != "lead":
         raise TuneError(
             f"{node.meta.get('path') or node.name}: its currents of shape {list(shape)} have no "
-            "channels in dimension 1 behind the images, so BatchNorm cannot be put on them; train "
-            "the network without unfold"
+            "channels behind the images, so BatchNorm cannot be put on them; train the network "
+            "without unfold"
         )
 
 
-def _insert(net: GraphModule, node: Node, unit: nn.Module) -> str:
-    """Let everything behind ``node`` see it through ``unit``; return where the unit lies."""
+def _insert(net: GraphModule, node: Node, unit: nn.Module, shape: tuple[int, ...]) -> str:
+    """Let everything behind ``node`` see it through ``unit``; return where the unit lies.
+
+    The channels of a linear layer come last; they are put in dimension 1 and back again.
+    """
     path = node.meta.get("path", "")
     target = free_name(net, f"{path}.norm" if path else "norm")
     net.add_submodule(target, unit)
-    with net.graph.inserting_after(node):
-        called = net.graph.call_module(target, (node,))
-    called.meta = dict(node.meta)
-    node.replace_all_uses_with(called, delete_user_cb=lambda user: user is not called)
+    users, last = list(node.users), node
+    orders = [] if in_dimension_one(node, shape) else [to_first(len(shape)), to_last(len(shape))]
+    with net.graph.inserting_before(node.next):
+        for order in orders[:1]:
+            last = _turn(net, last, order)
+        last = net.graph.call_module(target, (last,))
+        last.meta = dict(node.meta)
+        for order in orders[1:]:
+            last = _turn(net, last, order)
+    for user in users:
+        user.replace_input_with(node, last)
     return target
+
+
+def _turn(net: GraphModule, node: Node, order: list[int]) -> Node:
+    turned = net.graph.call_function(aten.permute.default, (node, order))
+    turned.meta = dict(node.meta)
+    return turned
 
 
 def _take_bias(net: GraphModule, target: str) -> Tensor | None:
     """Remove the bias of the layer before the module at ``target`` and return it."""
     (called,) = net.graph.find_nodes(op="call_module", target=target)
-    layer = called.args[0]
+    layer = layer_before(called)
     place = WEIGHTED[layer.target][1]
     holder = layer.args[place] if len(layer.args) > place else None
     # One that is computed, or computed with, stays; the measured mean holds it anyway.

@@ -119,7 +119,8 @@ def put_poisson(net: GraphModule, unit: Poisson) -> Row:
     """Turn the image into spikes before anything else sees it, and return the report's row."""
     image = net.graph.find_nodes(op="placeholder")[0]
     target = free_name(net, "input_spikes")
-    net.add_submodule(target, unit)
+    # In the network's own mode: in training it would draw anew while thresholds are balanced.
+    net.add_submodule(target, unit.train(net.training))
     with net.graph.inserting_after(image):
         called = net.graph.call_module(target, (image,))
     called.meta = dict(image.meta)

@@ -95,7 +95,7 @@ class PLIF(Charging):
         self.decay = nn.Parameter(value.detach().clone())
 
     def charge(self, membrane: Tensor, current: Tensor) -> Tensor:
-        """Return ``v + sigmoid(w) (c - (v - v_r))``, ``v_r`` where a hard reset leads to, else 0."""
+        """Return ``v + sigmoid(w) (c - (v - v_r))``, ``v_r`` where a hard reset leads, else 0."""
         reset = self.firing.reset
         rest = reset.to if isinstance(reset, HardReset) else 0.0
         return plif_charge(membrane, current, self.decay, rest)

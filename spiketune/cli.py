@@ -5,17 +5,21 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 from difflib import get_close_matches
-from typing import Any
+from typing import Any, get_args
 
 from jsonargparse import auto_cli, set_parsing_settings
 
 from spiketune.convert import Method
 from spiketune.convert.thresholds import Threshold
 from spiketune.finetune import Exponential, Loss, Rule
-from spiketune.snn import SpiketuneError, Surrogate
+from spiketune.snn import Norm, Readout, SpiketuneError, Surrogate
+from spiketune.snn.dynamics import Reset
+from spiketune.snn.schedules import Schedule
+from spiketune.zoo import NeuronKind
 
 from . import commands, inspection, tuning
 from .demo import demo
+from .parsing import own_defaults
 
 COMMANDS: dict[str, Any] = {
     "demo": demo,
@@ -28,6 +32,19 @@ COMMANDS: dict[str, Any] = {
     "doctor": inspection.doctor,
     "recipes": inspection.recipes,
 }
+# What is named by a class, its settings behind it. Of a union whose classes are not listed here,
+# jsonargparse would read every name as that of the first.
+UNIONS = (Readout, Reset, Schedule)
+KINDS = (
+    Method, Rule, Threshold, Surrogate, Exponential, Loss, NeuronKind, Norm,
+    *(cls for union in UNIONS for cls in get_args(union)),
+)  # fmt: skip
+NAMED: dict[str, type] = {
+    "--rule": Rule,
+    "--calibrate": Surrogate,
+    "--build.neuron": NeuronKind,
+    "--build.norm": Norm,
+}
 DESCRIPTION = "Convert pretrained networks into spiking ones, fine-tune them, compare step budgets."
 
 
@@ -39,18 +56,20 @@ def main(args: Sequence[str] | None = None) -> None:
         digits_resnet ...
     """
     given = sys.argv[1:] if args is None else list(args)
-    set_parsing_settings(subclasses_enabled=[Method, Rule, Threshold, Surrogate, Exponential, Loss])
+    set_parsing_settings(subclasses_enabled=[*KINDS])
     try:
         _known(given, "--method", Method, "; a paper's recipe goes to sweep --recipes")
-        _known(given, "--rule", Rule)
-        auto_cli(
-            COMMANDS,
-            # A switch alone: jsonargparse wants a value.
-            args=["--all=true" if arg == "--all" else arg for arg in given],
-            as_positional=False,
-            prog="spiketune",
-            description=DESCRIPTION,
-        )
+        for option, base in NAMED.items():
+            _known(given, option, base)
+        with own_defaults():
+            auto_cli(
+                COMMANDS,
+                # A switch alone: jsonargparse wants a value.
+                args=["--all=true" if arg == "--all" else arg for arg in _with_rule(given)],
+                as_positional=False,
+                prog="spiketune",
+                description=DESCRIPTION,
+            )
     except SpiketuneError as error:
         print(f"spiketune: {error}", file=sys.stderr)
         sys.exit(1)
@@ -74,10 +93,19 @@ def _known(given: list[str], option: str, base: type, more: str = "") -> None:
         if arg == option and place + 1 < len(given):
             name = given[place + 1]
         names = sorted(_leaves(base))
-        if name.isidentifier() and name not in names:
+        if name.isidentifier() and name not in (*names, "null"):
             near = get_close_matches(name, names, 1)
             hint = f"; did you mean {near[0]}?" if near else f"; it is one of {', '.join(names)}"
             raise SpiketuneError(f"{option} {name} is unknown{hint}{'' if near else more}")
+
+
+def _with_rule(given: list[str]) -> list[str]:
+    """Let settings of a rule be those of the default one where none is named."""
+    names = [arg.partition("=")[0] for arg in given]
+    named = {"--rule", "--config"} & set(names)
+    if named or not any(name.startswith("--rule.") for name in names):
+        return given
+    return [*given[:1], "--rule=SurrogateBPTT", *given[1:]]
 
 
 def _leaves(base: type) -> Iterator[str]:

@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader
 
 import spiketune as st
 from spiketune.convert import Method
+from spiketune.snn import evaluating
 from spiketune.snn.network import check_steps, plain_cfg
 
 Loader = DataLoader[tuple[torch.Tensor, int]]
@@ -27,6 +28,7 @@ class Images:
     limit: int | None
     batch: int
     augment: bool | str = False
+    workers: int = 0
 
     def loader(
         self,
@@ -45,7 +47,10 @@ class Images:
             augment=self.augment if split == "train" else False,
         )  # fmt: skip
         odd = len(cast(Sized, images)) % self.batch % 2 == 1
-        return DataLoader(images, batch_size=self.batch, shuffle=shuffle, drop_last=even and odd)
+        return DataLoader(
+            images, batch_size=self.batch, shuffle=shuffle, drop_last=even and odd,
+            num_workers=self.workers,
+        )  # fmt: skip
 
 
 def listed(given: Iterable[object] | str | int) -> list[str]:
@@ -89,7 +94,10 @@ def reference(name: str, checkpoint: Path | None, like: st.SpikingNetwork | None
     """Return the network to compare with; a local file has the channels and classes of ``like``."""
     if checkpoint is None or like is None:
         return st.load_ann(name, checkpoint=checkpoint)
-    classes = int(like(torch.zeros(1, *like.input_shape), steps=1).shape[1])
+    weight = next(like.parameters())
+    image = torch.zeros(1, *like.input_shape, device=weight.device, dtype=weight.dtype)
+    with torch.no_grad(), evaluating(like):  # one in training would move its statistics
+        classes = int(like(image, steps=1).shape[1])
     return st.load_ann(
         name, checkpoint=checkpoint, num_classes=classes, in_chans=like.input_shape[0]
     )
@@ -107,20 +115,3 @@ def require_same_images(compared: dict[str, nn.Module]) -> None:
                 f"{first} and {name} prepare their images differently ({', '.join(differing)}); "
                 "compare them in two runs"
             )
-
-
-def spiking_network(
-    network: Path, steps: int, data: str, num_classes: int | None
-) -> st.SpikingNetwork:
-    """Return the network in a file, or the untrained twin of a named one, sized for the data."""
-    if network.suffix == ".safetensors" or network.exists():
-        return st.load(network)
-    info = st.data_info(data)
-    channels, height, _ = info.input_size
-    classes = num_classes or info.num_classes
-    if not classes:
-        raise st.SpiketuneError(f"how many classes {data} has is not known; give --num_classes")
-    snn = st.spiking(str(network), classes, steps, in_chans=channels, image_size=height)
-    # It is trained on images normalised as the data set says; whoever loads it must know.
-    snn.pretrained_cfg.update(mean=list(info.mean), std=list(info.std))
-    return snn

@@ -10,9 +10,12 @@ import torch
 import spiketune as st
 from spiketune.finetune import Epoch, Precision, Rule
 from spiketune.finetune.distributed import find_processes, own_device
+from spiketune.snn import Surrogate
 
-from .options import Images, reference, spiking_network, usable_device
+from .options import Images, reference, usable_device
 from .progress import training_bar
+from .start import Start, taught_by
+from .untrained import Build
 
 # The option is called --log_to and not --log: torchrun would take that for one of its own.
 
@@ -27,10 +30,15 @@ def tune(
     root: Path | None = None,
     limit: int | None = None,
     batch: int = 64,
+    workers: int = 0,
     augment: bool | str = False,
-    rule: Rule = st.SurrogateBPTT(),  # noqa: B008
-    training: st.Training = st.Training(),  # noqa: B008
     num_classes: int | None = None,
+    build: Build = Build(),  # noqa: B008
+    unfold: bool = False,
+    calibrate: Surrogate | None = None,
+    rule: Rule | None = None,
+    training: st.Training | None = None,
+    hybrid: str | None = None,
     teacher: str | None = None,
     teacher_checkpoint: Path | None = None,
     checkpoint_every: int | None = None,
@@ -58,12 +66,21 @@ def tune(
         root: folder to look in first; then $SPIKETUNE_DATA, the system's places, a download.
         limit: at most so many images of each split.
         batch: batch size.
+        workers: processes that prepare the training images; 0 for none beside this one.
         augment: true to shift greyscale and to crop and flip colour images at random; or a policy
             of timm for colour images beside that, such as `rand-m9-mstd0.5`. Mixup, cutmix and
             random erasing are settings of --training.
-        rule: training rule and its settings, such as `--rule SurrogateBPTT`.
-        training: optimizer, rates, loss.
         num_classes: outputs of a network to train from scratch, where the data do not tell.
+        build: how a network to train from scratch is built.
+        unfold: put BatchNorm on the currents of a converted network for the training, and fold it
+            into the weights again afterwards.
+        calibrate: slope that is scaled in every layer, before the first update and on up to 32
+            training images, so that the gradient keeps its norm through depth; such as
+            `--calibrate Triangle`. The rule leaves it then: SurrogateBPTT without a slope.
+        rule: training rule and its settings, such as `--rule SLTT`; SurrogateBPTT by default.
+        training: optimizer, rates, loss, ...; `--training.help` lists them.
+        hybrid: rule and training of the paper whose recipe the network was converted with,
+            rathi2020 or diet2021, in their place.
         teacher: name of the pretrained network whose answers are learned beside the labels.
         teacher_checkpoint: local file with the teacher's weights.
         checkpoint_every: write a checkpoint after so many updates too, not only after each epoch:
@@ -75,29 +92,44 @@ def tune(
         precision: auto is bfloat16 autocast on CUDA devices that have it, else float32.
         seed: of shuffling, augmentation, and the first weights of a network trained directly.
     """
+    start = Start(
+        network=network, steps=steps, num_classes=num_classes,
+        build=build, unfold=unfold, calibrate=calibrate,
+    )  # fmt: skip
+    half = taught_by(rule, training, hybrid, epochs=epochs, start=start)
+    if teacher is None and teacher_checkpoint is not None:
+        raise st.SpiketuneError(
+            "--teacher_checkpoint holds weights of a network that --teacher has to name; give both"
+        )
     processes = find_processes()
     place = usable_device(str(own_device(device or "cpu", processes)))
+    checkpoint = out.with_suffix(".checkpoint")
     torch.manual_seed(seed)  # the first weights of a network trained directly
-    snn = spiking_network(network, steps, data, num_classes)
-    images = Images(data=data, root=root, limit=limit, batch=batch, augment=augment)
-    mixes = bool(training.mixup or training.cutmix)
+    snn = start.first(data).to(place)
+    images = Images(
+        data=data, root=root, limit=limit, batch=batch, augment=augment, workers=workers
+    )
+    snn = start.ready(
+        snn, images, half.rule, processes=processes, checkpoint=checkpoint if resume else None
+    )
+    mixes = bool(half.training.mixup or half.training.cutmix)
     loader = images.loader("train", snn, shuffle=True, even=mixes)
     test = images.loader("test", snn)
     known = None if teacher is None else reference(teacher, teacher_checkpoint, snn).to(place)
-    checkpoint = out.with_suffix(".checkpoint")
     try:
         with training_bar(f"tuning at T={steps}", epochs, shown=processes.lead) as on_batch:
             history = st.tune(
-                snn, loader, rule, steps=steps, epochs=epochs, training=training, teacher=known,
-                validate=test, checkpoint=checkpoint, checkpoint_every=checkpoint_every,
-                resume=resume, device=place, precision=precision, seed=seed, log=log_to,
-                tensorboard=tensorboard, on_batch=on_batch, on_epoch=_print_epoch,
+                snn, loader, half.rule, steps=steps, epochs=epochs, training=half.training,
+                teacher=known, validate=test, checkpoint=checkpoint,
+                checkpoint_every=checkpoint_every, resume=resume, device=place,
+                precision=precision, seed=seed, log=log_to, tensorboard=tensorboard,
+                on_batch=on_batch, on_epoch=_print_epoch,
             )  # fmt: skip
     except KeyboardInterrupt:
         _say_what_is_kept(checkpoint)
         raise
     if processes.lead:
-        st.save(snn, out)
+        st.save(start.done(snn), out)
         last = history.epochs[-1]
         print(f"Test accuracy {last.validation:.2%} at T={steps}; saved as {out}")
 

@@ -10,6 +10,7 @@ from torch import nn
 
 import spiketune as st
 from spiketune.cli import main
+from spiketune.snn import Membrane
 
 Capture = pytest.CaptureFixture[str]
 DIGITS = ["--model=digits_resnet", "--data=digits"]
@@ -159,3 +160,12 @@ def test_recipes_that_make_no_sense(capsys: Capture) -> None:
     assert "rueckauer2017" in message
     assert "--ann" in refused([*both, "--recipes=graded"], capsys)
     assert "nothing to compare" in refused(both, capsys)
+
+
+def test_settings_out_of_a_union_are_the_ones_that_were_named(tmp_path: Path) -> None:
+    out = tmp_path / "a.safetensors"
+    args = ["convert", *DIGITS, f"--out={out}", "--limit=40"]
+    main([*args, "--method=Binary", "--method.steps=2", "--method.readout=Membrane"])
+    assert st.load(out).readout == Membrane()
+    main([*args, "--method=Graded", "--method.schedule=Harmonic"])
+    assert "schedule=Harmonic()" in str(st.load(out).about["method"])

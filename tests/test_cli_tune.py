@@ -51,7 +51,7 @@ def test_every_option_reaches_the_trainer(
         options(
             network, tmp_path / "a.safetensors",
             "--augment=true", "--checkpoint_every=2", f"--log_to={tmp_path / 'log'}", "--seed=3",
-            "--precision=bfloat16", "--training.optimizer=lamb",
+            "--precision=bfloat16", "--workers=1", "--training.optimizer=lamb",
             "--training.optimizer_options={'betas': [0.8, 0.9]}", "--training.schedule=step",
             "--training.schedule_options.decay_epochs=1", "--training.accumulate=2",
             "--training.ema=0.9", "--training.mixup=0.2", "--training.cutmix=0.3",
@@ -65,6 +65,7 @@ def test_every_option_reaches_the_trainer(
         mix_options={"mode": "pair"}, erase=0.1, explodes_at=None, clip_grad=2.0,
     )  # fmt: skip
     assert given["checkpoint_every"] == 2 and given["precision"] == "bfloat16"
+    assert given["loader"].num_workers == given["validate"].num_workers == 1
     assert given["loader"].dataset.shift > 0 and given["validate"].dataset.shift == 0
     # 67 images: the last three would not pair up.
     updates = [json.loads(line) for line in (tmp_path / "log" / "updates.jsonl").open()]
@@ -79,6 +80,10 @@ def test_every_option_reaches_the_trainer(
         ("--training.optimizer_options={'nesterov': true}", ("adamw has no setting nesterov",)),
         ("--training.schedule=cosin", ("must be one of constant, cosine",)),
         ("--training.momentum=0.5", ("momentum must be None for adamw",)),
+        ("--rule=SLTTT", ("did you mean SLTT?",)),
+        ("--build.norm=tebn", ("one of SharedBN, TDBN, TEBN",)),
+        ("--build.neuron=PSN", ("ParallelNeuron",)),
+        ("--calibrate=Triangel", ("did you mean Triangle?",)),
         ("--checkpoint_every=0", ("checkpoint_every must be at least 1",)),
         ("--augment=rand-m9", ("colour images", "augment=True")),
         ("--tensorboard=board", ("pip install 'spiketune[tensorboard]'",)),
@@ -107,7 +112,10 @@ def test_two_processes_write_one_network(network: Path, tmp_path: Path) -> None:
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2"]
     where = ["--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0", "-m", "spiketune"]
     done = subprocess.run(
-        [*torchrun, *where, *options(network, out, f"--log_to={tmp_path / 'log'}")],
+        [
+            *torchrun, *where, *options(network, out, f"--log_to={tmp_path / 'log'}"),
+            "--unfold=true", "--calibrate=Triangle",
+        ],
         cwd=ROOT, capture_output=True, text=True, check=False, timeout=300,
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
     )  # fmt: skip

@@ -12,8 +12,10 @@ from .photographs import photographs
 from .sew import sew, sew_resnet
 from .spiking import spiking, twin
 from .stems import small_stem
+from .vgg import AverageVGG
 
 __all__ = [
+    "AverageVGG",
     "DataError",
     "DataInfo",
     "LeakyNeuron",

@@ -49,6 +49,10 @@ def sew_resnet(
     Every block begins as the identity. The paper trains with ``SurrogateBPTT(surrogate=ATan(),
     train_thresholds=False)`` at 4 steps, SGD at 0.1 and a cosine over 320 epochs.
 
+    The last neurons of an ADD or IAND block begin a threshold below firing and without current: a
+    rule whose slope is zero there (``Triangle()``, ``Linear()``, ``Rectangle()``) could never teach
+    the block anything and is refused by ``tune``.
+
     Args:
         name: any timm ResNet of basic or bottleneck blocks.
         num_classes: outputs.

@@ -101,19 +101,20 @@ def twin(
 ) -> SpikingNetwork:
     """Return the spiking twin of any ReLU network; its weights are copied, nothing is balanced.
 
-    Maxima and products of spikes are taken in each step; see ``spiking`` for the arguments.
+    Maxima and products of spikes are taken in each step; see ``spiking`` for the arguments. The
+    twin has the network's type and device.
 
     Example:
         >>> ann = nn.Sequential(nn.Flatten(), nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
         >>> twin(ann, 4, (1, 2, 2)).report.neurons
         1
     """
-    kind = _kind(leak, neuron)
+    kind, like = _kind(leak, neuron), next(ann.parameters(), torch.empty(()))
 
     def make(floor: float | None, ceiling: float | None) -> Neuron | None:
-        return kind.make(steps=steps, ceiling=ceiling) if floor == 0.0 else None
+        return kind.make(steps=steps, ceiling=ceiling).to(like) if floor == 0.0 else None
 
-    net = read(ann, torch.zeros(1, *input_shape))
+    net = read(ann, like.new_zeros(1, *input_shape))
     rows = _keep_batch_norms(net, norm or SharedBN(), steps)
     rows += place_neurons(net, make)
     rows += _keep_max_pools(net)
@@ -125,7 +126,8 @@ def twin(
     about: dict[str, str | int | float] = {"method": f"direct {label}".strip(), "spikes": "binary"}
     snn = SpikingNetwork(net, steps=steps, input_shape=input_shape, about=about)
     with torch.no_grad():
-        refuse_mixing(snn.eval(), torch.rand(2, *input_shape, generator=torch.Generator()))
+        images = torch.rand(2, *input_shape, generator=torch.Generator())
+        refuse_mixing(snn.eval(), images.to(like))
     snn.report = Report((*rows, *operation_rows(snn)))
     return snn.train()
 
@@ -166,9 +168,8 @@ def _keep_batch_norms(net: GraphModule, kind: Norm, steps: int) -> list[Row]:
             shape[1], eps=node.args[7], momentum=node.args[6], affine=weight is not None
         )
         held = {"weight": weight, "bias": bias, "running_mean": mean, "running_var": var}
-        norm.load_state_dict(
-            {key: fetch(net, arg) for key, arg in held.items() if arg is not None}, strict=False
-        )
+        tensors = {key: fetch(net, arg) for key, arg in held.items() if arg is not None}
+        norm.to(tensors["running_mean"]).load_state_dict(tensors, strict=False)
         made = kind.make(norm, steps=steps, before_sum=node in joining)
         replace_by_module(net, node, "norm", made)
         rows.append(Row(path, "batch_norm", "linear", f"on the input currents, trained, {kind}"))

@@ -65,6 +65,9 @@ class IMLoss(Loss):
     form of the authors' code, ``λ Σ_l (mean(c_l/θ) - 1/(2T))²`` of the currents. All is counted in
     thresholds; the paper's layers all have the same.
 
+    The means run over the images of a batch and are squared then, so that batches accumulated, or
+    shared among processes, are pulled each by itself.
+
     Attributes:
         answers: loss of the answers.
         weight: ``λ``; that of the authors' code.
@@ -157,6 +160,7 @@ def before_firing(neuron: Neuron, current: Tensor, sent: Tensor, state: State | 
         state: before the first step, None for a fresh start.
 
     Example:
+        >>> from spiketune.snn import IF
         >>> neuron = IF(torch.tensor(1.0))
         >>> current = torch.tensor([[0.75], [0.75], [0.75]])
         >>> before_firing(neuron, current, neuron(current)[0], None).flatten().tolist()

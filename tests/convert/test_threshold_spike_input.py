@@ -77,7 +77,7 @@ def test_thresholds_are_those_of_a_simulation(coding: str, rule: st.SpikeInput, 
     found = thresholds(st.to_snn(ann, x, method))
     still = x.expand(STEPS, 30, 5)
     if coding == "poisson":
-        signal, _ = Poisson(scale=float(x.abs().max()))(still)
+        signal, _ = Poisson(scale=float(x.abs().max())).eval()(still)
         assert signal.abs().unique().tolist() == pytest.approx([0.0, float(x.abs().max())])
     expected = balanced(ann, (signal if coding == "poisson" else still).numpy(), rule, per)
     for theta, other in zip(found, expected, strict=True):

@@ -8,17 +8,35 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Callable
-from dataclasses import asdict
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch import distributed as dist
 from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
+from tuning_networks import small_ann
 
-from spiketune.finetune import OTTT, STDB, SurrogateBPTT, Training, Update, checkpoint, tune
-from spiketune.snn import SpiketuneError, SpikingNetwork, load
+from spiketune.finetune import (
+    DIET,
+    OTTT,
+    QCFS,
+    RMP,
+    SLTT,
+    STDB,
+    TET,
+    Features,
+    IMLoss,
+    Loss,
+    SurrogateBPTT,
+    Training,
+    Update,
+    checkpoint,
+    tune,
+)
+from spiketune.snn import ATan, Scaled, SpiketuneError, SpikingNetwork, load
 
 IMAGES = 48
 BATCH = 16
@@ -73,6 +91,18 @@ def run(folder: Path, count: int, rank: int) -> dict[str, Any]:
     online = {"steps": 4, "training": Training(optimizer="sgd", learning_rate=0.01)}
     train("each step", "if", plain(folder, count), OTTT(), **online)
     train("spike times", "lif", plain(folder, count), STDB(), training=sgd)
+    train("leaks", "lif", plain(folder, count), DIET(), training=sgd)
+    train("drawn steps", "if", plain(folder, count), SLTT(k=2), **online)
+    train("quantised", "ternary", plain(folder, count), QCFS(levels=2), training=sgd)
+    losses: dict[str, Loss] = {"TET": TET(), "RMP": RMP(weight=1.0), "IMLoss": IMLoss(weight=1.0)}
+    for name, loss in losses.items():
+        of = Training(optimizer="sgd", learning_rate=0.1, accumulate=1, loss=loss)
+        train(name, "lif", plain(folder, count), SurrogateBPTT(), training=of)
+    hints = Training(optimizer="sgd", learning_rate=0.1, features=Features(at=("1",), weight=5.0))
+    train(
+        "features", "if", plain(folder, count), SurrogateBPTT(), training=hints,
+        teacher=small_ann(1).double(),
+    )  # fmt: skip
     return found
 
 
@@ -80,9 +110,12 @@ def only_together(folder: Path, rank: int) -> dict[str, Any]:
     """What one process could not show."""
     found: dict[str, Any] = {}
     snn = network(folder, "norm")
-    tune(snn, plain(folder, 2, shuffle=True), SurrogateBPTT(), steps=2, epochs=1)
+    # A rate that rounds to none: what the BatchNorm sees is then known in advance.
+    still = Training(optimizer="sgd", learning_rate=1e-30, weight_decay=0.0)
+    tune(snn, plain(folder, 2), SurrogateBPTT(), steps=2, epochs=1, training=still)
     found["norm"] = dict(snn.state_dict())
-    found["resumed"] = resumed(folder, rank)
+    found["resumed"] = resumed(folder, lambda: plain(folder, 2, shuffle=True))
+    found["resumed with generators"] = resumed(folder, lambda: drawing(folder, rank))
     calls: list[Update] = []
     tune(
         network(folder, "if"), plain(folder, 2), SurrogateBPTT(), steps=2, epochs=1,
@@ -93,9 +126,29 @@ def only_together(folder: Path, rank: int) -> dict[str, Any]:
     return found
 
 
-def resumed(folder: Path, rank: int) -> list[dict[str, Tensor]]:
+class Drawing(DistributedSampler[Any]):
+    """Shuffle a share by a generator of the process's own."""
+
+    def __init__(self, data: TensorDataset, rank: int) -> None:
+        super().__init__(data, 2, rank, shuffle=False)
+        self.generator = torch.Generator().manual_seed(rank)
+
+    def __iter__(self) -> Iterator[int]:
+        own = list(super().__iter__())
+        return (own[place] for place in torch.randperm(len(own), generator=self.generator))
+
+
+def drawing(folder: Path, rank: int) -> Loader:
+    """A loader whose order the process draws itself."""
+    data = images(folder)
+    return DataLoader(data, BATCH // 2, sampler=Drawing(data, rank))
+
+
+def resumed(folder: Path, loader: Callable[[], Loader]) -> list[dict[str, Tensor]]:
     """Weights of a run, and of the same run resumed in the middle of its second epoch."""
     path, copy = folder / "run.pt", folder / "copy.pt"
+    if dist.get_rank() == 0:
+        path.unlink(missing_ok=True)
 
     def keep(done: Update) -> None:
         if done.update == 4:
@@ -108,7 +161,7 @@ def resumed(folder: Path, rank: int) -> list[dict[str, Tensor]]:
         {"checkpoint": copy, "resume": True},
     ):
         snn = network(folder, "if")
-        tune(snn, plain(folder, 2, shuffle=True), SurrogateBPTT(), **use, **settings)
+        tune(snn, loader(), SurrogateBPTT(), **use, **settings)
         weights.append(dict(snn.state_dict()))
     return weights
 
@@ -133,6 +186,13 @@ def wrongs(folder: Path, rank: int) -> dict[str, Callable[[], object]]:
         finally:
             checkpoint.write = write
 
+    def calibrated_apart() -> object:
+        snn = network(folder, "if")
+        for _, neuron in snn.neurons():
+            slope = Scaled(surrogate=ATan(), gain=1.0 + rank)
+            neuron.firing = replace(neuron.firing, surrogate=slope)
+        return tune(snn, plain(folder, 2), SurrogateBPTT(surrogate=None), steps=1, epochs=1)
+
     x, labels = images(folder).tensors
     few = TensorDataset(x[: 16 + 16 * rank], labels[: 16 + 16 * rank])
     return {
@@ -142,6 +202,8 @@ def wrongs(folder: Path, rank: int) -> dict[str, Callable[[], object]]:
         "full": full,
         "taken": train(plain(folder, 2), checkpoint=folder / "run.pt"),
         "log": train(plain(folder, 2), log=folder / "log"),
+        "no log": train(plain(folder, 2), log=folder / "data.pt" / "log"),
+        "slopes": calibrated_apart,
     }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -345,6 +346,31 @@ def test_a_branch_that_starts_at_zero_is_turned_as_the_others() -> None:
     others = [gain for name, gain in gains.items() if name != "a1"]
     assert len(gains) == 6
     assert gains["a1"] == pytest.approx(math.exp(np.log(others).mean()))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"surrogate": Triangle(), "by": "width", "target": 1e4},
+        {"surrogate": Rectangle(width=1e-6), "detach_reset": False},
+    ],
+    ids=str,
+)
+def test_a_refused_calibration_leaves_every_slope(wrong: dict[str, Any]) -> None:
+    snn = small()
+    before = [neuron.firing for _, neuron in snn.neurons()]
+    with pytest.raises(TuneError):
+        calibrate_gain(snn, images(8, 16), steps=4, **wrong)
+    assert [neuron.firing for _, neuron in snn.neurons()] == before
+
+
+def test_norms_follow_from_the_seed_alone_though_poisson_input_draws() -> None:
+    snn, x = small(), images(8, 16)
+    before = torch.get_rng_state()
+    first = gradient_norms(snn, x, steps=4)
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.rand(3)
+    assert gradient_norms(snn, x, steps=4) == first != gradient_norms(snn, x, steps=4, seed=1)
 
 
 def test_bad_input_is_refused() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from copy import deepcopy
+from dataclasses import replace
 from itertools import combinations, pairwise
 
 import numpy as np
@@ -28,8 +29,11 @@ from spiketune.snn import (
     Firing,
     Graded,
     HardReset,
+    Scaled,
+    Sigmoid,
     SignedIF,
     SpikingNetwork,
+    Surrogate,
 )
 from spiketune.snn.chunk import Moment, States
 
@@ -50,8 +54,7 @@ def dense(*sizes: int, seed: int = 0) -> nn.Sequential:
 
 
 def twin(ann: nn.Module, leak: float = 1.0) -> SpikingNetwork:
-    # Read in single precision; these weights were drawn in it, so that none changes.
-    return st.twin(deepcopy(ann).float(), STEPS, (4,), leak=leak).double().train()
+    return st.twin(deepcopy(ann), STEPS, (4,), leak=leak).train()
 
 
 def images() -> Tensor:
@@ -104,6 +107,24 @@ def in_numpy(ann: nn.Sequential, x: Array, y: Array, leak: float, traced: bool) 
             found[f"{2 * i}.bias"] += delta.sum(0) * ones
     assert spiked > 20  # else nothing is tested
     return {name: np.asarray(value) for name, value in found.items()}
+
+
+@pytest.mark.parametrize("kind", [SLTT, OTTT])
+def test_slopes_of_the_neurons_own_stay_where_the_rule_has_none(kind: type[SLTT | OTTT]) -> None:
+    ann, x, y = dense(4, 7, 6, 3), images(), torch.randn(8, 3).double()
+    snn, rule = twin(ann, 0.5), kind(surrogate=None, train_thresholds=False)
+    own: list[Surrogate] = [Scaled(surrogate=Sigmoid(alpha=4.0), gain=gain) for gain in (0.7, 2.5)]
+    for (_, neuron), slope in zip(snn.neurons(), own, strict=True):
+        neuron.firing = replace(neuron.firing, surrogate=slope)
+    task = Task(steps=STEPS, criterion=squared(y))
+    found = gradients(snn, rule, task, x)
+    assert [neuron.firing.surrogate for _, neuron in snn.neurons()] == own
+    expected = in_numpy(ann, x.numpy(), y.numpy(), 0.5, kind is OTTT)
+    # Each neuron that a gradient passes on its way back scales it by its gain.
+    for layer, factor in (("0", 0.7 * 2.5), ("2", 2.5), ("4", 1.0)):
+        for part in ("weight", "bias"):
+            name = f"{layer}.{part}"
+            np.testing.assert_allclose(found[name], factor * expected[name], rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize("leak", [1.0, 0.5])

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor
+from tuning_networks import freeze_last_layer
 
 from spiketune import cli
 from spiketune.finetune import (
@@ -65,6 +66,25 @@ def test_weights_train_and_nothing_else(build: Build, data: Data, tmp_path: Path
     again = load(tmp_path / "tuned.safetensors")
     assert torch.equal(again(data[0]), snn(data[0]))
     assert [n.firing for _, n in again.neurons()] == [n.firing for _, n in snn.neurons()]
+
+
+# A slope that does not look at the membrane leads hidden layers part of the way only.
+@pytest.mark.parametrize(
+    ("slope", "reaches"), [(Exponential(silence=2), 0.3), (Linear(), 0.9)], ids=repr
+)
+def test_hidden_layers_learn(
+    build: Build, data: Data, slope: Exponential | Linear, reaches: float
+) -> None:
+    snn = build()
+    hidden = freeze_last_layer(snn)
+    before = {name: snn.net.get_parameter(name).clone() for name in hidden}
+    assert (snn(data[0], 4).argmax(1) == data[1]).float().mean() < 0.2
+    history = tune(
+        snn, [data] * 30, STDB(slope=slope), steps=4, epochs=3,
+        training=Training(learning_rate=3e-2),
+    )  # fmt: skip
+    assert history.epochs[-1].accuracy > reaches
+    assert not any(torch.equal(snn.net.get_parameter(n), old) for n, old in before.items())
 
 
 @pytest.mark.parametrize("slope", [Exponential(silence=2), Linear()], ids=repr)

@@ -12,8 +12,18 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 from tuning_networks import small_ann, spiking
 
-from spiketune.finetune import Rule, SurrogateBPTT, Training, TuneError, tune
-from spiketune.snn import SpiketuneError, SpikingNetwork, read
+from spiketune.finetune import (
+    Rule,
+    SurrogateBPTT,
+    Training,
+    TuneError,
+    calibrate_gain,
+    gradient_norms,
+    tune,
+    unfold,
+)
+from spiketune.snn import IF, SpiketuneError, SpikingNetwork, read
+from spiketune.snn.placing import replace_by_module
 
 Build = Callable[..., SpikingNetwork]
 IMAGES, LABELS = torch.rand(4, 1, 8, 8), torch.tensor([0, 1, 2, 9])
@@ -95,6 +105,43 @@ def test_networks_that_no_rule_can_train(build: Build) -> None:
     maps = spiking(nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU()), IMAGES)
     with pytest.raises(TuneError, match="only classifiers"):
         tune(maps, **use)
+
+
+@pytest.mark.parametrize("given", [small_ann(), "resnet50", None], ids=lambda x: type(x).__name__)
+def test_what_is_no_spiking_network_is_said(given: Any) -> None:
+    sentence = rf"^{type(given).__name__} is no spiking network; make one of it with to_snn\(ann"
+    use: dict[str, Any] = {"steps": 2}
+    for verb in (
+        lambda: tune(given, [(IMAGES, LABELS)], SurrogateBPTT(), epochs=1, **use),
+        lambda: calibrate_gain(given, IMAGES, **use),
+        lambda: gradient_norms(given, IMAGES, **use),
+        lambda: unfold(given, IMAGES),
+    ):
+        with pytest.raises(TuneError, match=sentence):
+            verb()
+
+
+class Pyramid(nn.Module):
+    """Answers with features at two scales."""
+
+    def __init__(self, pack: Callable[[Tensor, Tensor], Any]) -> None:
+        super().__init__()
+        self.conv, self.pack = nn.Conv2d(1, 2, 3), pack
+
+    def forward(self, x: Tensor) -> Any:
+        fine = torch.relu(self.conv(x))
+        return self.pack(fine, nn.functional.avg_pool2d(fine, 2))
+
+
+@pytest.mark.parametrize("pack", [lambda *maps: list(maps), lambda a, b: {"fine": a, "coarse": b}])
+def test_a_pyramid_of_features_is_said(pack: Callable[..., Any]) -> None:
+    net = read(Pyramid(pack), IMAGES)
+    (relu,) = [node for node in net.graph.nodes if "relu" in str(node.target)]
+    replace_by_module(net, relu, "relu", IF(torch.ones(())))
+    net.recompile()
+    snn = SpikingNetwork(net, steps=2, input_shape=(1, 8, 8))
+    with pytest.raises(TuneError, match=r"answers 2 tensors .* without features_only"):
+        tune(snn, [(IMAGES, LABELS)], SurrogateBPTT(), steps=2, epochs=1)
 
 
 @pytest.mark.parametrize(

@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 import torch
-from processes import run
+from processes import images, network, run
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 from tuning_networks import small_ann, spiking
 
+import spiketune as st
 from spiketune.finetune.distributed import Processes, share
 from spiketune.snn import LIF, SpikingNetwork, read, save
 
@@ -49,6 +50,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for kind in ("if", "lif"):
         save(spiking(small_ann(), data[0], kind), folder / f"{kind}.safetensors")
     save(with_norms(data[0]), folder / "norm.safetensors")
+    ternary = st.Ternary(steps=2, drive=2, encode=False)
+    save(st.to_snn(small_ann(), data[0], ternary), folder / "ternary.safetensors")
     return folder
 
 
@@ -78,7 +81,13 @@ def apart(mine: dict[str, Tensor], theirs: dict[str, Tensor]) -> float:
     return max(float((mine[name] - theirs[name]).abs().max()) for name in mine)
 
 
-@pytest.mark.parametrize("name", ["own sampler", "accumulated", "each step", "spike times"])
+ALIKE = (
+    "own sampler", "accumulated", "each step", "spike times", "leaks", "drawn steps", "quantised",
+    "TET", "RMP", "features",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ALIKE)
 def test_two_processes_train_as_one(
     one: Results, both: tuple[Results, Results], name: str, folder: Path
 ) -> None:
@@ -94,19 +103,44 @@ def test_two_processes_train_as_one(
         assert mine == single
 
 
+def test_a_loss_that_squares_a_mean_over_the_share_is_another_one(
+    one: Results, both: tuple[Results, Results]
+) -> None:
+    """As ``finetune.distributed`` says."""
+    first, second = (found["IMLoss"]["weights"] for found in both)
+    assert apart(first, second) == 0
+    assert 1e-6 < apart(first, one["IMLoss"]["weights"]) < 0.1
+
+
+@pytest.mark.parametrize("loader", ["resumed", "resumed with generators"])
 def test_a_resumed_run_of_two_equals_one_that_never_stopped(
-    both: tuple[Results, Results],
+    both: tuple[Results, Results], loader: str
 ) -> None:
     for found in both:
-        whole, resumed = found["together"]["resumed"]
+        whole, resumed = found["together"][loader]
         assert apart(whole, resumed) == 0
 
 
-def test_statistics_of_batchnorm_are_averaged(both: tuple[Results, Results]) -> None:
+def test_statistics_of_batchnorm_are_averaged(both: tuple[Results, Results], folder: Path) -> None:
+    """Three updates without a change of weights, the even images here and the odd ones there."""
     first, second = (found["together"]["norm"] for found in both)
     assert apart(first, second) == 0
-    means = [value for name, value in first.items() if name.endswith("running_mean")]
-    assert means and all(bool((mean != 0).any()) for mean in means)
+    start = network(folder, "norm").net
+    current = nn.functional.conv2d(
+        images(folder).tensors[0], start.get_parameter("0.weight"), start.get_parameter("0.bias")
+    ).detach()
+    shares: list[list[Tensor]] = [[], []]  # of each process: mean and variance after its last batch
+    for rank, own in enumerate(shares):
+        mean, var = torch.zeros(4).double(), torch.ones(4).double()
+        for part in current[rank::2].split(8):
+            mean = 0.9 * mean + 0.1 * part.mean((0, 2, 3))
+            var = 0.9 * var + 0.1 * part.var((0, 2, 3))
+        own += [mean, var]
+    for name, here, there in zip(("mean", "var"), *shares, strict=True):
+        found = first[f"net.norm.running_{name}"]
+        # Each step is linear in what was there before, so the averages may be taken at the end.
+        torch.testing.assert_close(found, (here + there) / 2, rtol=0, atol=1e-12)
+        assert float((here - there).abs().max()) > 1e-4  # one process's alone would not do
 
 
 def test_only_the_first_process_writes_and_calls_back(
@@ -127,6 +161,8 @@ def test_only_the_first_process_writes_and_calls_back(
         ("full", "no room"),
         ("taken", "holds an earlier run"),
         ("log", "the log of an earlier run"),
+        ("no log", "the log cannot be written"),
+        ("slopes", "not the same in every process: graph, neurons or their slopes differ"),
     ],
 )
 def test_bad_input_stops_both(both: tuple[Results, Results], what: str, message: str) -> None:

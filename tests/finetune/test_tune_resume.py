@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,10 +10,26 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    RandomSampler,
+    SequentialSampler,
+    TensorDataset,
+)
+from torch.utils.data.distributed import DistributedSampler
 from tuning_networks import small_ann
 
-from spiketune.finetune import Epoch, History, SurrogateBPTT, Training, TuneError, Update, tune
+from spiketune.finetune import (
+    Epoch,
+    History,
+    SurrogateBPTT,
+    Training,
+    TuneError,
+    Update,
+    checkpoint,
+    tune,
+)
 from spiketune.snn import ATan, SpikingNetwork
 
 Build = Callable[..., SpikingNetwork]
@@ -131,6 +147,22 @@ def test_a_teacher_with_other_weights_is_refused(build: Build, data: Data, tmp_p
     tune(build(), loader(data), SurrogateBPTT(), teacher=small_ann(3), resume=True, **settings)
 
 
+def ordered(batch_size: int = 16, **settings: Any) -> DataLoader[tuple[Tensor, ...]]:
+    """As many images and batches as the run that is resumed, in whatever order."""
+    return DataLoader(TensorDataset(torch.zeros(80, 1, 8, 8)), batch_size, **settings)
+
+
+def by_batches(sampler: BatchSampler) -> DataLoader[tuple[Tensor, ...]]:
+    return DataLoader(TensorDataset(torch.zeros(80, 1, 8, 8)), batch_sampler=sampler)
+
+
+class Backwards(BatchSampler):
+    """The same batches from the last one to the first."""
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return reversed(list(super().__iter__()))
+
+
 @pytest.fixture
 def run(build: Build, data: Data, tmp_path: Path) -> Callable[..., History]:
     """Resume, with something changed, a run whose checkpoint exists."""
@@ -164,6 +196,24 @@ def run(build: Build, data: Data, tmp_path: Path) -> Callable[..., History]:
         ({"loader": [(torch.zeros(2, 1, 8, 8), torch.zeros(2))]}, "batches was 5, now 1"),
         ({"loader": DataLoader(TensorDataset(torch.zeros(75, 1, 8, 8)), 16)}, "80, now 75"),
         ({"loader": DataLoader(TensorDataset(torch.zeros(80, 1, 8, 8)), 17)}, "16, now 17"),
+        ({"loader": ordered()}, r"sampler was RandomSampler\(replacement=False\), now Seq"),
+        ({"loader": ordered(shuffle=True, drop_last=True)}, "drop_last was False, now True"),
+        (
+            {"loader": ordered(sampler=RandomSampler(range(80), replacement=True))},
+            r"\(replacement=False\), now RandomSampler\(replacement=True\)",
+        ),
+        (
+            {"loader": ordered(sampler=DistributedSampler(range(80), 1, 0, shuffle=False))},  # type: ignore[arg-type]
+            r"now DistributedSampler\(shuffle=False, seed=0\)",
+        ),
+        (
+            {"loader": by_batches(BatchSampler(SequentialSampler(range(80)), 16, False))},
+            r"sampler was RandomSampler.*, now SequentialSampler",
+        ),
+        (
+            {"loader": by_batches(Backwards(RandomSampler(range(80)), 16, False))},
+            "batch_sampler was BatchSampler, now Backwards",
+        ),
         ({"resume": False}, r"holds an earlier run; pass resume=True \(--resume true"),
         ({"checkpoint": "elsewhere.pt"}, "no checkpoint to resume; start"),
         ({"checkpoint": None}, "needs the checkpoint"),
@@ -184,6 +234,13 @@ def test_a_checkpoint_of_another_network_is_refused(
         run(build("signed"))
 
 
+def test_the_same_order_said_in_another_way_is_resumed(
+    run: Callable[..., History], build: Build, data: Data
+) -> None:
+    sampler = BatchSampler(RandomSampler(TensorDataset(*data)), 16, False)  # type: ignore[arg-type]
+    run(build(), loader=DataLoader(TensorDataset(*data), batch_sampler=sampler))
+
+
 @pytest.mark.parametrize("left", [0.0, 0.02, 0.5, 0.999])
 def test_a_checkpoint_cut_short_is_refused(
     build: Build, data: Data, tmp_path: Path, left: float
@@ -201,7 +258,7 @@ def test_a_checkpoint_cut_short_is_refused(
     "content",
     [
         {"format": "other"},
-        {"format": "spiketune-finetune/3"},
+        {"format": checkpoint.FORMAT},
         [1, 2],
         torch.zeros(3),
         nn.Linear(1, 1),

@@ -15,6 +15,7 @@ import spiketune as st
 from spiketune.finetune import SurrogateBPTT, TuneError
 from spiketune.finetune.refold import norms
 from spiketune.snn import SpikingNetwork
+from spiketune.snn.ops import aten
 
 STEPS = 6
 
@@ -212,6 +213,67 @@ def test_a_linear_layer_whose_channels_come_last_keeps_its_norm() -> None:
     torch.testing.assert_close(folded(images), snn.eval()(images), rtol=0, atol=1e-12)
 
 
+class Tokens(nn.Module):
+    """Layers over the channels of ``[B, ..., C]`` and, where there is one dimension, over it."""
+
+    def __init__(self, tokens: int) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(4, 6), nn.Linear(6, 6, bias=False)
+        self.across = nn.Linear(tokens, tokens) if tokens else None
+        self.head = nn.Linear(6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.a(x))
+        x = torch.relu(x + self.b(x))
+        if self.across is not None:
+            x = torch.relu(self.across(x.transpose(1, 2)).transpose(1, 2))
+        return self.head(x.flatten(1, -2).mean(1))
+
+
+@pytest.mark.parametrize("shape", [(5, 4), (3, 2, 4)], ids=str)
+def test_channels_that_come_last_are_normalised_where_they_are(
+    shape: tuple[int, ...], tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    tokens = shape[0] if len(shape) == 2 else 0
+    ann = Tokens(tokens).double().eval()
+    images = torch.randn(40, *shape, dtype=torch.float64)
+    snn = st.to_snn(ann, images, st.Binary(steps=STEPS))
+    unfolded = st.unfold(snn, images)
+    found = dict((str(node.target), norm) for node, norm in norms(unfolded))
+    assert list(found) == ["a.norm", "b.norm", *["across.norm"] * bool(tokens)]
+    sent, curve = spikes(unfolded, images)
+    before, expected = spikes(snn, images)
+    assert sent.keys() == before.keys() and len(sent) == 2 + bool(tokens)
+    for name, value in before.items():
+        assert 0 < (value != 0).double().mean() < 1
+        torch.testing.assert_close(sent[name], value, rtol=0, atol=1e-12)
+    torch.testing.assert_close(curve, expected, rtol=0, atol=1e-12)
+
+    # One mean and one variance for each channel, over steps, images and places.
+    current = before[next(iter(before))].numpy() @ ann.b.weight.detach().numpy().T
+    places = tuple(range(current.ndim - 1))
+    norm = found["b.norm"]
+    assert isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d)
+    assert norm.running_mean is not None and norm.running_var is not None
+    np.testing.assert_allclose(norm.running_mean.numpy(), current.mean(places), atol=1e-10)
+    np.testing.assert_allclose(norm.running_var.numpy(), current.var(places), rtol=1e-9)
+
+    labels = torch.arange(len(images)) % 3
+    st.tune(unfolded, [(images, labels)] * 3, SurrogateBPTT(), steps=STEPS, epochs=1)
+    assert (unfolded(images) - snn(images)).abs().max() > 1e-3
+    again = st.load(st.save(unfolded, tmp_path / "unfolded.safetensors"))
+    assert torch.equal(again(images), unfolded(images))
+    folded = st.fold_norms(unfolded)
+    assert not list(norms(folded))
+    torch.testing.assert_close(folded(images), unfolded(images), rtol=0, atol=1e-12)
+    turns = [
+        len(one.net.graph.find_nodes(op="call_function", target=aten.permute.default))
+        for one in (snn, unfolded, folded)
+    ]
+    assert turns[1] == turns[0] + 2 * len(found) and turns[2] == turns[0]
+
+
 def test_what_cannot_be_unfolded_is_refused_by_name() -> None:
     snn, images = converted()
     graded, _ = converted(st.Graded(steps=4))
@@ -224,9 +286,9 @@ def test_what_cannot_be_unfolded_is_refused_by_name() -> None:
     with pytest.raises(TuneError, match="nothing to unfold"):
         st.unfold(st.unfold(snn, images), images)
     rows = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 2))
-    made = st.to_snn(rows, torch.rand(8, 5, 4), st.Binary(steps=4))
-    with pytest.raises(TuneError, match=r"^0: its currents of shape \[1, 5, 6\]"):
-        st.unfold(made, torch.rand(8, 5, 4))
+    made = st.to_snn(rows, torch.rand(8, 2, 2, 2, 2, 4), st.Binary(steps=4))
+    with pytest.raises(TuneError, match=r"^0: its currents of shape \[1, 2, 2, 2, 2, 6\]"):
+        st.unfold(made, torch.rand(8, 2, 2, 2, 2, 4))
     steps = st.twin(nn.Sequential(*Mlp()), 4, (6,), norm=st.TEBN())
     with pytest.raises(TuneError, match=r"1\.norm: a TEBN has a factor for each step"):
         st.fold_norms(steps)

@@ -52,3 +52,14 @@ def small_ann(seed: int = 0) -> nn.Module:
             nn.Flatten(),
             nn.Linear(6 * 16, 10),
         ).eval()
+
+
+def freeze_last_layer(snn: SpikingNetwork) -> list[str]:
+    """Let the answers be read off by random weights; return the names of all the others.
+
+    What such a network learns, its hidden layers have learned.
+    """
+    snn.net.get_parameter("5.weight").data.mul_(10)  # so that spikes can tell classes apart
+    for kind in ("weight", "bias"):
+        snn.net.get_parameter(f"5.{kind}").requires_grad_(False)
+    return [f"{layer}.{kind}" for layer in (0, 2) for kind in ("weight", "bias")]

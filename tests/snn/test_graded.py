@@ -220,10 +220,14 @@ def test_settings_that_mean_nothing_are_refused() -> None:
             Poisson(scale=scale)
 
 
-def test_poisson_spikes_have_the_mean_and_variance_of_bernoulli_trials() -> None:
+@pytest.mark.parametrize("training", [False, True])
+def test_poisson_spikes_have_the_mean_and_variance_of_bernoulli_trials(training: bool) -> None:
     steps, scale = 4000, 2.0
     image = torch.linspace(-2.5, 2.5, 41, dtype=torch.float64).view(1, 41)
-    spikes, _ = Poisson(scale=scale, seed=3)(image.expand(steps, 1, 41))
+    unit = Poisson(scale=scale, seed=3).train(training)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        spikes, _ = unit(image.expand(steps, 1, 41))
     assert set(spikes.abs().unique().tolist()) <= {0.0, scale}
     clipped = image.clamp(-scale, scale)[0]
     variance = clipped.abs() * (scale - clipped.abs())
@@ -234,13 +238,25 @@ def test_poisson_spikes_have_the_mean_and_variance_of_bernoulli_trials() -> None
     assert bool((signs >= 0).all())
 
 
-def test_poisson_draws_depend_on_seed_and_step_alone() -> None:
+def test_poisson_draws_of_evaluation_depend_on_seed_and_step_alone() -> None:
     x = torch.rand(1, 4, 3, 5).expand(9, 4, 3, 5)
-    unit = Poisson(scale=1.0, seed=1)
+    unit = Poisson(scale=1.0, seed=1).eval()
     whole, _ = unit(x)
     assert torch.equal(unit(x)[0], whole)
     first, state = unit(x[:4])
     assert torch.equal(torch.cat([first, unit(x[4:], state)[0]]), whole)
     assert torch.equal(torch.cat([unit(x[:, i : i + 1])[0] for i in range(4)], 1), whole)
-    assert not torch.equal(Poisson(scale=1.0, seed=2)(x)[0], whole)
+    assert not torch.equal(Poisson(scale=1.0, seed=2).eval()(x)[0], whole)
     assert torch.equal(unit.ann(x[0]), x[0])
+
+
+def test_poisson_draws_of_training_are_anew_for_each_image_and_call() -> None:
+    """Agreement of two draws of chance 1/2, if they are independent, is one in two."""
+    x, unit = torch.full((20, 2, 500), 0.5), Poisson(scale=1.0)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        first, again = unit(x)[0], unit(x)[0]
+        for one, other in ((first, again), (first[:, 0], first[:, 1]), (first[0], first[1])):
+            assert 0.45 < (one == other).float().mean() < 0.55
+        torch.manual_seed(0)
+        assert torch.equal(unit(x)[0], first)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,8 @@ from timm.models.resnet import BasicBlock, ResNet
 from torch import Tensor, nn
 
 import spiketune as st
+from spiketune.finetune import Exponential, TuneError
+from spiketune.snn import ATan, Linear, Rectangle, Scaled, SuperSpike, Surrogate, Triangle
 from spiketune.snn.cost import costs
 from spiketune.snn.gates import And, Gate, Iand
 from spiketune.zoo import ModelError, ParallelNeuron, ParametricNeuron, PlainNeuron, sew
@@ -225,6 +230,58 @@ def test_by_name_it_trains(connect: Any) -> None:
         if value.requires_grad and torch.equal(value, before[name])
     ]
     assert still == []
+
+
+SHORT = (Triangle(), Linear(), Rectangle(), Scaled(surrogate=Triangle(width=0.5), gain=9.0))
+
+
+@cache
+def begun(connect: Any) -> st.SpikingNetwork:
+    return st.sew_resnet("digits_resnet", 10, STEPS, connect=connect, in_chans=1)
+
+
+def inner_gradients(snn: st.SpikingNetwork, slope: Surrogate) -> list[float]:
+    """Largest gradients of what lies in the blocks, for any slope, refused or not."""
+    for _, neuron in snn.neurons():
+        neuron.firing = replace(neuron.firing, surrogate=slope)
+    snn(torch.rand(4, 1, 8, 8), STEPS).square().sum().backward()
+    inner = [p for name, p in snn.named_parameters() if ".block.bn2" in name]
+    assert inner
+    return [0.0 if p.grad is None else float(p.grad.abs().max()) for p in inner]
+
+
+@pytest.mark.parametrize("slope", [*SHORT, ATan(), SuperSpike(), Triangle(width=3.0)], ids=str)
+@pytest.mark.parametrize("connect", KINDS)
+def test_slopes_that_could_never_teach_a_block_are_refused(connect: Any, slope: Surrogate) -> None:
+    def fresh() -> st.SpikingNetwork:
+        return deepcopy(begun(connect))
+
+    dead = connect != "and" and slope in SHORT
+    assert (max(inner_gradients(fresh(), slope)) == 0) is dead
+    data = [(torch.rand(4, 1, 8, 8), torch.arange(4))]
+    use: dict[str, Any] = {"steps": STEPS, "epochs": 1}
+    if not dead:
+        st.tune(fresh(), data, st.SurrogateBPTT(surrogate=slope), **use)
+        return
+    for rule in (st.SurrogateBPTT(surrogate=slope), st.SLTT(surrogate=slope)):
+        with pytest.raises(TuneError, match=r"^layer1_0_block_act2_relu: .* ATan\(\)") as caught:
+            st.tune(fresh(), data, rule, **use)
+        assert str(slope) in str(caught.value) and "\n" not in str(caught.value)
+    moved = fresh()
+    for name, parameter in moved.named_parameters():
+        if ".bn2" in name and name.endswith("bias"):
+            nn.init.constant_(parameter, 0.8)
+    st.tune(moved, data, st.SurrogateBPTT(surrogate=slope), **use)
+
+
+def test_so_is_the_slope_of_stdb_and_one_that_forgets_silent_neurons() -> None:
+    data = [(torch.rand(4, 1, 8, 8), torch.arange(4))]
+    for slope in (Linear(), Exponential(cutoff=103)):
+        snn = deepcopy(begun("add"))
+        with pytest.raises(TuneError, match="nothing before it would ever learn"):
+            st.tune(snn, data, st.STDB(slope=slope), steps=STEPS, epochs=1)
+    snn = deepcopy(begun("add"))
+    st.tune(snn, data, st.STDB(slope=Exponential(silence=1)), steps=STEPS, epochs=1)
 
 
 def test_the_network_given_stays_as_it_was() -> None:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 import spiketune as st
 from spiketune.snn import IF, LIF
-from spiketune.zoo import ModelError
+from spiketune.zoo import ModelError, NeuronKind
 
 STEPS = 5
 
@@ -87,18 +87,13 @@ def network() -> Small:
     return net
 
 
-def twin(net: Small, leak: float) -> st.SpikingNetwork:
-    """``twin`` reads in single precision; the double copy makes sums comparable."""
-    return st.twin(net.float(), STEPS, (1, 8, 8), leak=leak).double()
-
-
 @pytest.mark.parametrize("leak", [1.0, 0.75])
 @pytest.mark.parametrize("training", [True, False])
 @torch.no_grad()
 def test_batch_norm_shares_its_statistics_over_time(leak: float, training: bool) -> None:
     net, x = network(), torch.rand(6, 1, 8, 8, dtype=torch.float64)
-    snn = twin(net, leak).train(training)
-    expected, z = by_hand(net.double(), x, leak, training)
+    snn = st.twin(net, STEPS, (1, 8, 8), leak=leak).train(training)
+    expected, z = by_hand(net, x, leak, training)
     found = snn(x)
     torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
     assert expected.std() > 0
@@ -109,6 +104,24 @@ def test_batch_norm_shares_its_statistics_over_time(leak: float, training: bool)
         var = 0.9 * net.norm_b.running_var + 0.1 * folded.var((0, 2, 3), unbiased=True)
         torch.testing.assert_close(norm.running_mean, mean, rtol=1e-9, atol=1e-9)
         torch.testing.assert_close(norm.running_var, var, rtol=1e-9, atol=1e-9)
+
+
+KINDS = (st.PlainNeuron(), st.ParametricNeuron(), st.ParallelNeuron())
+
+
+@pytest.mark.parametrize("neuron", KINDS, ids=lambda kind: type(kind).__name__)
+@pytest.mark.parametrize("norm", [st.SharedBN(), st.TDBN(), st.TEBN()], ids=str)
+def test_the_twin_of_a_double_network_is_double(neuron: NeuronKind, norm: st.Norm) -> None:
+    net = network()
+    snn = st.twin(net, STEPS, (1, 8, 8), neuron=neuron, norm=norm)
+    tensors = [value for value in snn.state_dict().values() if value.is_floating_point()]
+    assert {value.dtype for value in tensors} == {torch.float64}
+    for name, mean in net.state_dict().items():
+        if name.endswith("running_mean"):  # not rounded on the way
+            assert any(value.shape == mean.shape and torch.equal(value, mean) for value in tensors)
+    x, labels = torch.rand(6, 1, 8, 8, dtype=torch.float64), torch.arange(6) % 3
+    history = st.tune(snn, [(x, labels)], st.SurrogateBPTT(), steps=STEPS, epochs=1)
+    assert history.epochs[0].loss > 0 and snn(x).dtype == torch.float64
 
 
 def test_every_norm_is_a_module_that_trains() -> None:
@@ -187,7 +200,7 @@ def test_less_than_one_step_is_refused() -> None:
 @torch.no_grad()
 def test_maxima_of_spikes_stay_spikes() -> None:
     net = network()
-    snn = twin(net, 1.0).eval()
+    snn = st.twin(net, STEPS, (1, 8, 8)).eval()
     seen: dict[str, set[float]] = {}
     snn.unroll(
         torch.rand(4, 1, 8, 8, dtype=torch.float64),
