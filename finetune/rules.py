@@ -33,6 +33,9 @@ class Rule:
         True
     """
 
+    # What to do about neurons that rest a threshold below firing, where the rule's slope is zero.
+    remedy = "give the rule a slope that reaches farther, such as ATan() or SuperSpike()"
+
 
 class Batch(NamedTuple):
     """What a rule learns from at once.
@@ -149,7 +152,7 @@ def prepare(snn: SpikingNetwork, rule: Rule, task: Task) -> Learn:
     for _, neuron in snn.neurons():
         neuron.through = None  # an earlier rule's gradient
     learn = _PREPARE[type(rule)](snn, rule, task)
-    require_teachable(snn, task.steps)
+    require_teachable(snn, task.steps, remedy=rule.remedy)
     return learn
 
 

@@ -17,28 +17,28 @@ from spiketune.snn import Neuron, SpikingNetwork, TemporalBatchNorm
 from .errors import TuneError
 
 
-def require_teachable(snn: SpikingNetwork, steps: int) -> None:
+def require_teachable(snn: SpikingNetwork, steps: int, *, remedy: str) -> None:
     """Refuse neurons that no gradient passes and whose BatchNorm before them starts at zero.
 
     Args:
         snn: the network, as the rule has set its slopes.
         steps: the step budget ``T``.
+        remedy: what to do, in words, within the rule.
 
     Raises:
-        TuneError: naming the neuron and slopes that reach farther.
+        TuneError: naming the neuron and the remedy.
 
     Example:
         >>> import spiketune as st
         >>> snn = st.sew_resnet("resnet10t", 10, 2, in_chans=1, image_size=32)
-        >>> require_teachable(snn, 2)  # an arc tangent is nowhere zero
+        >>> require_teachable(snn, 2, remedy="")  # none needed: an arc tangent is nowhere zero
     """
     for node, neuron in snn.neuron_nodes():
         if _starts_at_zero(snn, node) and not _passes(neuron, steps):
             raise TuneError(
                 f"{node.name}: the BatchNorm before it starts at zero, so its membrane rests a "
                 f"threshold below firing, where {_slope(neuron)} is zero, and nothing before it "
-                "would ever learn; give the rule a slope that reaches farther, such as ATan() or "
-                "SuperSpike(), or start that BatchNorm elsewhere"
+                f"would ever learn; {remedy}, or start that BatchNorm elsewhere"
             )
 
 

@@ -103,6 +103,8 @@ class STDB(Rule):
     slope: Exponential | Linear = field(default_factory=Linear)
     leak: float | None = None
 
+    remedy = "train with STDB(slope=Exponential(silence=1))"
+
     def __post_init__(self) -> None:
         if self.leak is not None and not 0 < self.leak <= 1:
             raise TuneError(f"leak must be above 0 and at most 1, or None, not {self.leak!r}")

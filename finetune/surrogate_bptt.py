@@ -1,15 +1,25 @@
 """Backpropagation through time with a surrogate slope in place of the spike's derivative.
 
-With current ``c``, membrane ``u``, spike ``s``, threshold ``θ`` and slope ``h``, the gradient
-``δ[t] = ∂L/∂c[t]`` follows from the gradient ``g[t] = ∂L/∂s[t]`` at the neuron's output by
+With current ``c``, membrane ``u[t] = λ m[t-1] + c[t]``, spike ``s[t] = 1[u[t] >= θ]``, membrane
+after the reset ``m[t]`` and slope ``h[t] = h(u[t]/θ - 1)``, so that ``∂s/∂u := h/θ``, a binary
+neuron turns the gradient ``g[t]`` at its output ``θ s[t]`` into
 
-    ``δ[t] = h(u[t]) g[t] + J[t] δ[t+1]``
+    ``δ[t] = ∂L/∂c[t] = h[t] g[t] + J[t] δ[t+1]``
 
-with ``J[t] = λ`` for a soft and ``λ (1 - s[t])`` for a hard reset while the reset is detached;
-the full form subtracts ``λ θ h(u[t])`` and ``λ u[t] h(u[t])`` (Yang 2020, the temporal term).
+with ``J = λ r``, ``r = 1`` for a soft reset and ``1 - s[t]`` for a hard one to ``v_r``, while the
+reset is detached; the full form subtracts ``λ h[t]`` or ``λ h[t] (u[t] - v_r)/θ`` from ``J`` (Yang
+2020, the temporal term). A threshold gets, over all that share it,
+
+    ``∂L/∂θ = φ λ δ[1] + Σ_t s[t] g[t] - k s[t] λ δ[t+1] - (u[t]/θ) (δ[t] - r[t] λ δ[t+1])``
+
+with ``k = 1`` for a soft reset, which takes ``θ`` away, and 0 for a hard one; ``m[0] = φ θ``.
 
 Sources: Wu et al. 2018 (STBP); Neftci et al. 2019; Yang 2020 (arXiv 2011.09964); trained
-thresholds after Rathi & Roy 2020 (DIET-SNN).
+thresholds after Rathi & Roy 2020 (DIET-SNN). Where this differs from them: slopes are relative to
+the threshold and spikes leave as ``θ s``, so that both hold for any scale of the network; Yang's
+synapses, which filter the spikes, are gone; his slope has the width 0.2, which is ``Sigmoid(
+alpha=5)``, where the default here is 4; and a neuron fires at the threshold already, where his has
+to exceed it (``Firing(strict=True)``).
 """
 
 from __future__ import annotations

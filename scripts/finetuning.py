@@ -6,7 +6,8 @@
 Every row is made in a process of its own, so that its peak memory is its own, and leaves its
 network and its account in ``--work``; a row that is there, made with the same settings, is not made
 again. All rows see the same images the same number of times, at ``--train_steps`` or at the ``T``
-that they name; the table then tests every one of them on all ``--steps``. Hybrids start from a
+that they name (those that need longer for it see fewer; one sees all there are); the table then
+tests every one of them on all ``--steps``. Hybrids start from a
 conversion whose biases were corrected on 64 images, and have the ANN that they came from as their
 teacher; direct training has none. STDB and DIET start from binary spikes; the papers' own
 thresholds and rates are ``st.recipe("rathi2020", steps)`` with ``st.hybrid("rathi2020", epochs)``,
@@ -21,14 +22,14 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from finetuning_rows import ROWS, Parts
 from jsonargparse import auto_cli
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.data import DataLoader, Subset
 from train_anns import RECIPES, trained
 
@@ -55,6 +56,7 @@ class Settings:
         work: folder for networks and accounts.
         results: folder for the table.
         threads: of torch.
+        device: of training and of the table.
         only_row: make this one row and stop; the script calls itself so.
     """
 
@@ -72,132 +74,11 @@ class Settings:
     work: Path = Path("runs/finetuning")
     results: Path = Path("docs/results/finetuning")
     threads: int = 2
+    device: str = "cpu"
     only_row: str | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
-class Parts:
-    """What a row is made of."""
-
-    ann: nn.Module
-    images: Tensor
-    loader: DataLoader[Any]
-    epochs: int
-    steps: int
-    precision: Precision
-
-    def tuned(
-        self,
-        snn: st.SpikingNetwork,
-        rule: st.Rule,
-        rate: float,
-        *,
-        steps: int | None = None,
-        taught: bool = True,
-        features: st.Features | None = None,
-        watch: Callable[[Any], None] = lambda update: None,
-    ) -> st.SpikingNetwork:
-        """Tune a network and show the loss now and then."""
-
-        def show(update: Any) -> None:
-            watch(update)
-            if update.batch % 20 == 0:
-                print(
-                    f"  epoch {update.epoch}, batch {update.batch}: {update.loss:.3f}", flush=True
-                )
-
-        st.tune(
-            snn, self.loader, rule, steps=steps or self.steps, epochs=self.epochs,
-            teacher=self.ann if taught else None,
-            training=st.Training(learning_rate=rate, features=features), on_batch=show,
-            precision=self.precision,
-        )  # fmt: skip
-        return snn
-
-    def converted(self, method: st.Method) -> st.SpikingNetwork:
-        """Convert the ANN."""
-        return st.to_snn(self.ann, self.images, method)
-
-    def binary(self) -> st.SpikingNetwork:
-        """Convert to binary spikes, biases corrected."""
-        return self.converted(st.Binary(steps=self.steps, corrections=CORRECTED))
-
-    def ternary(self) -> st.SpikingNetwork:
-        """Convert to ternary spikes, biases corrected."""
-        return self.converted(st.Ternary(steps=self.steps, corrections=CORRECTED))
-
-    def normed(self) -> st.SpikingNetwork:
-        """Put BatchNorm back on the currents of ``ternary``, every slope calibrated."""
-        snn = st.unfold(self.ternary(), self.images[:256], steps=self.steps)
-        st.calibrate_gain(snn, self.images[:64], steps=self.steps, surrogate=st.snn.Triangle())
-        return snn
-
-    def block_ends(self) -> st.Features:
-        """Let the neurons at the end of every residual block do what the ANN's activations do."""
-        names = [name for name, _ in self.ann.named_modules()]
-        last = "act3" if "layer1.0.act3" in names else "act2"
-        return st.Features(at=tuple(n for n in names if n.endswith(last)), weight=0.3)
-
-
-Make = Callable[[Parts], st.SpikingNetwork]
-OWN = st.SurrogateBPTT(surrogate=None)  # slopes as calibrated
-CORRECTED = (st.BiasCorrection(images=64),)
-EVERY = 50  # updates between two calibrations of slopes, in direct training
-
-
-def direct(parts: Parts, steps: int) -> st.SpikingNetwork:
-    """Train the spiking twin from scratch, slopes calibrated, gradients measured."""
-    torch.manual_seed(0)
-    ann: Any = RECIPES[NET].build()
-    # timm starts every block as the identity (its last γ is 0): slopes calibrated on that would
-    # not suit the blocks that grow.
-    ann.init_weights(zero_init_last=False)
-    snn = st.twin(ann, steps, tuple(parts.images.shape[1:]))
-    st.calibrate_gain(snn, parts.images[:64], steps=steps, surrogate=st.snn.Triangle())
-    seen = [flow(snn, parts.images[:32], steps)]
-
-    def calibrate(update: Any) -> None:
-        """Calibrate again, for the slopes that suited the first weights do not suit the next."""
-        if update.batch % EVERY == 0:
-            seen.append(flow(snn, parts.images[:32], steps))
-            st.calibrate_gain(snn, parts.images[:32], steps=steps)
-
-    parts.tuned(snn, OWN, 3e-3, steps=steps, taught=False, watch=calibrate)
-    seen.append(flow(snn, parts.images[:32], steps))
-    snn.about["gradients"] = ", ".join(f"{one:.2f}" for one in seen)
-    return snn
-
-
-def flow(snn: st.SpikingNetwork, images: Tensor, steps: int) -> float:
-    """Return the ratio of the gradient's norm at the first neurons to that at the last."""
-    norms = list(st.gradient_norms(snn, images, steps=steps).values())
-    return norms[0] / norms[-1]
-
-
-ROWS: dict[str, Make] = {
-    "converted, binary": lambda p: p.converted(st.Binary(steps=p.steps)),
-    "converted, ternary": lambda p: p.converted(st.Ternary(steps=p.steps)),
-    "converted, ternary, corrected": Parts.ternary,
-    "converted, graded": lambda p: p.converted(st.Graded(steps=p.steps)),
-    "hybrid, surrogate": lambda p: p.tuned(p.ternary(), st.SurrogateBPTT(), 3e-4),
-    "hybrid, BN on currents": lambda p: st.fold_norms(p.tuned(p.normed(), OWN, 1e-3)),
-    "hybrid, BN on currents, features": lambda p: st.fold_norms(
-        p.tuned(p.normed(), OWN, 1e-3, features=p.block_ends())
-    ),
-    "hybrid, STDB": lambda p: p.tuned(p.binary(), st.STDB(), 3e-4),
-    "hybrid, DIET": lambda p: p.tuned(p.binary(), st.DIET(), 3e-4),
-    "hybrid, SLTT": lambda p: p.tuned(p.ternary(), st.SLTT(), 3e-4),
-    "hybrid, QCFS": lambda p: p.tuned(
-        p.converted(st.Ternary(steps=p.steps, drive=p.steps, encode=False)),
-        st.QCFS(levels=p.steps), 3e-4,
-    ),
-    "direct, BN on currents": lambda p: direct(p, p.steps),
-    "direct, BN on currents, T=10": lambda p: direct(p, 10),
-}  # fmt: skip
 SHOWN = ("trained at", "teacher", "epochs", "images", "seconds", "peak MB")
-# Ten steps take two and a half times as long as four: the same time is so many of the images.
-SHARES = {"direct, BN on currents, T=10": 0.4}
-NET = "resnet50"  # of the run; ``direct`` builds it anew
 
 
 def make(row: str, settings: Settings) -> None:
@@ -207,19 +88,21 @@ def make(row: str, settings: Settings) -> None:
     # Of MNIST the ANN was trained without flips; of Fashion-MNIST with them.
     seen = st.load_data(data, "train", settings.data, cfg=shape, augment=data != "mnist")
     plain = st.load_data(data, "train", settings.data, cfg=shape, limit=1024)
-    if settings.images is not None:
-        order = torch.randperm(len(seen), generator=torch.Generator().manual_seed(0))
-        seen = Subset(seen, order[: int(settings.images * SHARES.get(row, 1))].tolist())
+    share, most = ROWS[row].share, settings.images or len(seen)
+    order = torch.randperm(len(seen), generator=torch.Generator().manual_seed(0))
+    seen = Subset(seen, order[: len(seen) if share is None else int(most * share)].tolist())
     parts = Parts(
+        build=RECIPES[settings.net].build,
         ann=trained(settings.net, settings.anns),
         images=torch.stack([image for image, _ in plain]),
         loader=DataLoader(seen, settings.batch, shuffle=True, drop_last=True),
         epochs=settings.epochs,
         steps=settings.train_steps,
         precision=settings.precision,
+        device=settings.device,
     )
-    before, began = peak(), time.perf_counter()
-    snn = ROWS[row](parts)
+    began = time.perf_counter()
+    snn = ROWS[row].make(parts)
     account = {
         "made with": made_with(settings),
         "trained at": snn.about.get("tuned_steps", ""),
@@ -227,8 +110,7 @@ def make(row: str, settings: Settings) -> None:
         "epochs": snn.about.get("epochs", 0),
         "images": snn.about.get("training_images", 0),
         "seconds": round(time.perf_counter() - began),
-        "peak MB": round(peak()),
-        "of which data and ANN": round(before),
+        "peak MB": round(peak(settings.device)),
         "gradients": snn.about.get("gradients", ""),
     }
     st.save(snn, where(row, settings))
@@ -237,7 +119,7 @@ def make(row: str, settings: Settings) -> None:
 
 def made_with(settings: Settings) -> dict[str, int | str | None]:
     """Return the settings on which a row depends."""
-    names = ("train_steps", "images", "epochs", "batch", "precision")
+    names = ("train_steps", "images", "epochs", "batch", "precision", "device")
     return {name: getattr(settings, name) for name in names}
 
 
@@ -259,8 +141,10 @@ def account_of(row: str, settings: Settings) -> dict[str, Any] | None:
     return account
 
 
-def peak() -> float:
-    """Return the most memory that this process has held, in MB."""
+def peak(device: str) -> float:
+    """Return the most memory, in MB, that this process has held; on a GPU, the tensors there."""
+    if device.startswith("cuda"):
+        return torch.cuda.max_memory_allocated(device) / 2**20
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
@@ -269,14 +153,29 @@ def where(row: str, settings: Settings) -> Path:
     return settings.work / settings.net / f"{row.replace(', ', '_').replace(' ', '_')}.safetensors"
 
 
+def tested(row: str, settings: Settings) -> st.Table:
+    """Test one row beside the ANN at every budget; a test that was made is read again."""
+    budgets = "_".join(str(t) for t in settings.steps)
+    name = f"{where(row, settings).stem}_{settings.limit or 'all'}_{budgets}"
+    folder = settings.work / settings.net / "tests" / name
+    if (folder / "table.json").exists():
+        return st.Table.load(folder)
+    ann = trained(settings.net, settings.anns)
+    data = RECIPES[settings.net].data
+    test = st.load_data(data, "test", settings.data, cfg=ann, limit=settings.limit)
+    models: dict[str, nn.Module] = {"ANN": ann, row: st.load(where(row, settings))}
+    table = st.sweep(
+        models, DataLoader(test, 50), settings.steps, reference="ANN", device=settings.device
+    )
+    table.save(folder)
+    return table
+
+
 def compare(settings: Settings) -> None:
     """Test all rows at every budget and write the table."""
-    models: dict[str, nn.Module] = {"ANN": trained(settings.net, settings.anns)}
-    models |= {row: st.load(where(row, settings)) for row in settings.rows}
-    test = st.load_data(
-        RECIPES[settings.net].data, "test", settings.data, cfg=models["ANN"], limit=settings.limit
-    )
-    table = st.sweep(models, DataLoader(test, 50), settings.steps, reference="ANN")
+    tables = [tested(row, settings) for row in settings.rows]
+    found = [one for table, row in zip(tables, settings.rows, strict=True) for one in table.of(row)]
+    table = replace(tables[0], rows=(*tables[0].of("ANN"), *found))
     folder = settings.results / settings.net
     folder.mkdir(parents=True, exist_ok=True)
     made = table.save(settings.work / settings.net / "sweep")
@@ -307,14 +206,20 @@ def summary(table: st.Table, settings: Settings) -> str:
             "" if four is None or four.energy_ratio is None else f"{four.energy_ratio:.2f}"
         )
         lines.append("| " + " | ".join([*cells, str(account["gradients"])]) + " |")
-    made = f"{settings.threads} CPU thread(s), {settings.precision}, torch {torch.__version__}"
+    place = device_name(settings)
+    made = f"{place}, {settings.precision}, torch {torch.__version__}"
     return "\n".join([*lines, "", f"{table.rows[0].images:,} test images; trained on {made}.", ""])
+
+
+def device_name(settings: Settings) -> str:
+    """Return where the rows were made, in words."""
+    if settings.device.startswith("cuda"):
+        return torch.cuda.get_device_name(settings.device)
+    return f"the CPU, {settings.threads} thread(s)"
 
 
 def main(settings: Settings) -> None:
     """Make the rows that are not there yet, each in its own process, then compare them all."""
-    global NET
-    NET = settings.net
     torch.set_num_threads(settings.threads)
     if settings.only_row is not None:
         make(settings.only_row, settings)

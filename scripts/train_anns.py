@@ -60,7 +60,8 @@ class Recipe:
     def schedule(self, optimizer: torch.optim.Optimizer, total: int) -> Scheduler:
         """Return how the rate moves over so many updates."""
         if self.milestones:
-            marks = [round(share * total) for share in self.milestones]
+            # timm takes a milestone one update early.
+            marks = [round(share * total) + 1 for share in self.milestones]
             return MultiStepLRScheduler(optimizer, marks, decay_rate=0.1, t_in_epochs=False)
         return CosineLRScheduler(
             optimizer, t_initial=total, warmup_t=total // 10, warmup_prefix=True, t_in_epochs=False

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
-from difflib import get_close_matches
+from collections.abc import Sequence
 from typing import Any, get_args
 
 from jsonargparse import auto_cli, set_parsing_settings
@@ -19,6 +18,7 @@ from spiketune.zoo import NeuronKind
 
 from . import commands, inspection, tuning
 from .demo import demo
+from .naming import options, require_known
 from .parsing import own_defaults
 
 COMMANDS: dict[str, Any] = {
@@ -39,12 +39,6 @@ KINDS = (
     Method, Rule, Threshold, Surrogate, Exponential, Loss, NeuronKind, Norm,
     *(cls for union in UNIONS for cls in get_args(union)),
 )  # fmt: skip
-NAMED: dict[str, type] = {
-    "--rule": Rule,
-    "--calibrate": Surrogate,
-    "--build.neuron": NeuronKind,
-    "--build.norm": Norm,
-}
 DESCRIPTION = "Convert pretrained networks into spiking ones, fine-tune them, compare step budgets."
 
 
@@ -58,14 +52,14 @@ def main(args: Sequence[str] | None = None) -> None:
     given = sys.argv[1:] if args is None else list(args)
     set_parsing_settings(subclasses_enabled=[*KINDS])
     try:
-        _known(given, "--method", Method, "; a paper's recipe goes to sweep --recipes")
-        for option, base in NAMED.items():
-            _known(given, option, base)
+        given = _with_rule(given)
+        if given and given[0] in COMMANDS:
+            require_known(options(given[1:]), COMMANDS[given[0]], KINDS)
         with own_defaults():
             auto_cli(
                 COMMANDS,
                 # A switch alone: jsonargparse wants a value.
-                args=["--all=true" if arg == "--all" else arg for arg in _with_rule(given)],
+                args=["--all=true" if arg == "--all" else arg for arg in given],
                 as_positional=False,
                 prog="spiketune",
                 description=DESCRIPTION,
@@ -86,36 +80,12 @@ def main(args: Sequence[str] | None = None) -> None:
         sys.exit(130)
 
 
-def _known(given: list[str], option: str, base: type, more: str = "") -> None:
-    """Refuse a name that no class has, which jsonargparse would take for a file or a module."""
-    for place, arg in enumerate(given):
-        name = arg.partition("=")[2] if arg.startswith(f"{option}=") else ""
-        if arg == option and place + 1 < len(given):
-            name = given[place + 1]
-        names = sorted(_leaves(base))
-        if name.isidentifier() and name not in (*names, "null"):
-            near = get_close_matches(name, names, 1)
-            hint = f"; did you mean {near[0]}?" if near else f"; it is one of {', '.join(names)}"
-            raise SpiketuneError(f"{option} {name} is unknown{hint}{'' if near else more}")
-
-
 def _with_rule(given: list[str]) -> list[str]:
     """Let settings of a rule be those of the default one where none is named."""
     names = [arg.partition("=")[0] for arg in given]
-    named = {"--rule", "--config"} & set(names)
-    if named or not any(name.startswith("--rule.") for name in names):
+    if "--rule" in names or not any(name.startswith("--rule.") for name in names):
         return given
-    return [*given[:1], "--rule=SurrogateBPTT", *given[1:]]
-
-
-def _leaves(base: type) -> Iterator[str]:
-    """Yield the names of the classes below one that stand for something of their own."""
-    below: list[type] = base.__subclasses__()
-    for cls in below:
-        if cls.__subclasses__():
-            yield from _leaves(cls)
-        else:
-            yield cls.__name__
+    return [*given[:1], "--rule=SurrogateBPTT", *given[1:]]  # a --config behind it may name another
 
 
 def _cause(error: BaseException) -> SpiketuneError:

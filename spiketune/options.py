@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sized
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Literal, cast
+from typing import ClassVar, Literal, cast
 
 import torch
 from torch import nn
@@ -23,12 +23,22 @@ Loader = DataLoader[tuple[torch.Tensor, int]]
 class Images:
     """A data set as the options name it."""
 
+    # What tells the images of one run from those of another.
+    NAMED: ClassVar = ("data", "root", "limit", "augment")
+
     data: str
     root: Path | None
     limit: int | None
     batch: int
     augment: bool | str = False
     workers: int = 0
+
+    @property
+    def named(self) -> dict[str, str | int]:
+        """What was said of them, a folder by its whole path."""
+        root = None if self.root is None else str(self.root.resolve())
+        said = {"data": self.data, "root": root, "limit": self.limit, "augment": self.augment}
+        return {name: value for name, value in said.items() if value is not None}
 
     def loader(
         self,
@@ -103,15 +113,37 @@ def reference(name: str, checkpoint: Path | None, like: st.SpikingNetwork | None
     )
 
 
+def teaching(name: str, checkpoint: Path | None, snn: st.SpikingNetwork) -> nn.Module:
+    """Return the network that is to teach another one, with which it shares the images.
+
+    Raises:
+        SpiketuneError: if the weights published under the name want other values of the same image.
+            How those in a local file were trained, a name does not tell.
+    """
+    teacher = reference(name, checkpoint, snn)
+    differing = [key for key in _prepared_differently(snn, teacher) if key in ("mean", "std")]
+    if differing and checkpoint is None:
+        raise st.SpiketuneError(
+            f"the network and its teacher {name} prepare their images differently "
+            f"({', '.join(differing)}); give a teacher that sees what the network sees, or its "
+            "weights from training on such images as --teacher_checkpoint"
+        )
+    return teacher
+
+
 def require_same_images(compared: dict[str, nn.Module]) -> None:
     """Refuse networks that see differently prepared images: one loader serves them all."""
     first, *others = compared
-    wanted = plain_cfg(getattr(compared[first], "pretrained_cfg", None))
     for name in others:
-        cfg = plain_cfg(getattr(compared[name], "pretrained_cfg", None))
-        differing = [key for key in wanted if key in cfg and cfg[key] != wanted[key]]
+        differing = _prepared_differently(compared[first], compared[name])
         if differing:
             raise st.SpiketuneError(
                 f"{first} and {name} prepare their images differently ({', '.join(differing)}); "
                 "compare them in two runs"
             )
+
+
+def _prepared_differently(first: nn.Module, other: nn.Module) -> list[str]:
+    """Return what of the preparation of images one network has otherwise than another."""
+    wanted, cfg = (plain_cfg(getattr(net, "pretrained_cfg", None)) for net in (first, other))
+    return [key for key in wanted if key in cfg and cfg[key] != wanted[key]]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import torch
@@ -15,7 +15,7 @@ from spiketune.finetune import Half, Rule
 from spiketune.finetune.about import About
 from spiketune.finetune.checkpoint import read
 from spiketune.finetune.distributed import Processes
-from spiketune.snn import Surrogate
+from spiketune.snn import Surrogate, TemporalBatchNorm
 from spiketune.snn.settings import decode, encode
 
 from .options import Images
@@ -42,9 +42,12 @@ class Start:
         Raises:
             SpiketuneError: on options that would do nothing.
         """
-        if self.network.suffix == ".safetensors" or self.network.exists():
+        if self.network.suffix == ".safetensors" or self.network.is_file():
             self._require_no_building()
-            return st.load(self.network)
+            snn = st.load(self.network)
+            if self.unfold:
+                self._require_foldable(snn)
+            return snn
         if self.unfold:
             raise st.SpiketuneError(
                 f"--unfold puts BatchNorm into a converted network, and {self.network}, trained "
@@ -60,6 +63,13 @@ class Start:
                 f"{', '.join(given)} would do nothing, for {self.network} holds a network that is "
                 "built; leave this out, or name a network to train from scratch, such as "
                 "--network resnet18"
+            )
+
+    def _require_foldable(self, snn: st.SpikingNetwork) -> None:
+        if any(isinstance(unit, TemporalBatchNorm) for unit in snn.modules()):
+            raise st.SpiketuneError(
+                f"--unfold folds BatchNorm away when the training is done, but {self.network} has "
+                "TEBN, whose factor for each step no weight can hold; leave --unfold out"
             )
 
     def ready(
@@ -82,8 +92,9 @@ class Start:
                 found again they might differ by a rounding, on another device by more.
 
         Raises:
-            SpiketuneError: if that run was started from another network.
+            SpiketuneError: if that run was started from another network, or on other images.
         """
+        snn.about.update(images.named)
         if self.build.given:
             snn.about["build"] = brief(self.build)
         if self.calibrate is not None:
@@ -117,7 +128,8 @@ class Start:
 
     def done(self, snn: st.SpikingNetwork) -> st.SpikingNetwork:
         """Return the trained network as it is to be saved, what was put in folded away."""
-        snn.about.pop("slopes", None)  # its neurons have them
+        for name in ("slopes", *Images.NAMED):  # its neurons have the one, a resume needs the rest
+            snn.about.pop(name, None)
         return st.fold_norms(snn) if self.unfold else snn
 
 
@@ -147,15 +159,19 @@ def taught_by(
             )
         half = st.hybrid(hybrid, epochs)
     name = type(half.rule).__name__
+    sets = {each.name for each in fields(half.rule)} & {"surrogate", "slope"}
     keeps = getattr(half.rule, "surrogate", half.rule) is None
     if start.calibrate and not keeps:
         raise st.SpiketuneError(
-            f"--calibrate would do nothing, for {name} sets another slope; leave --rule and "
-            "--hybrid out, or give --rule SurrogateBPTT --rule.surrogate null"
+            f"--calibrate would do nothing, for {name} {'sets another' if sets else 'uses no'} "
+            "slope; leave --rule and --hybrid out, or give --rule SurrogateBPTT "
+            "--rule.surrogate null"
         )
-    replaced = None if keeps else f"{name} sets the slope; give it to --rule"
-    if start.calibrate:
-        replaced = "--calibrate sets the slope; give it to that"
+    replaced: str | None = f"{name} uses no slope"
+    if keeps:
+        replaced = "--calibrate sets the slope; give it to that" if start.calibrate else None
+    elif sets:
+        replaced = f"{name} sets the slope; give it to --rule"
     start.build.require_own_slope(replaced)
     return half
 
@@ -163,13 +179,13 @@ def taught_by(
 def _require_same(then: About, now: About, place: str) -> None:
     differing = [
         f"{name} was {then.get(name, 'left out')}, now {now.get(name, 'left out')}"
-        for name in ("method", "build", "calibrate")
+        for name in ("method", "build", "calibrate", *Images.NAMED)
         if then.get(name) != now.get(name)
     ]
     if differing:
         raise st.SpiketuneError(
-            f"{place}: the run was started from another network ({'; '.join(differing)}); resume "
-            "with the same, or start a run of its own at another --out"
+            f"{place}: the run was started differently ({'; '.join(differing)}); resume with the "
+            "same, or start a run of its own at another --out"
         )
 
 
@@ -179,5 +195,10 @@ def _slopes(snn: st.SpikingNetwork) -> str:
 
 def _set_slopes(snn: st.SpikingNetwork, slopes: str, origin: str) -> None:
     found = json.loads(slopes)
+    if set(found) != {name for name, _ in snn.neurons()}:
+        raise st.SpiketuneError(
+            f"{origin}: the run was started with a network of other neurons; resume with the same "
+            "--network, or start a run of its own at another --out"
+        )
     for name, neuron in snn.neurons():
         neuron.firing = replace(neuron.firing, surrogate=decode(found[name], origin))

@@ -12,7 +12,7 @@ from spiketune.finetune import Epoch, Precision, Rule
 from spiketune.finetune.distributed import find_processes, own_device
 from spiketune.snn import Surrogate
 
-from .options import Images, reference, usable_device
+from .options import Images, teaching, usable_device
 from .progress import training_bar
 from .start import Start, taught_by
 from .untrained import Build
@@ -82,7 +82,8 @@ def tune(
         hybrid: rule and training of the paper whose recipe the network was converted with,
             rathi2020 or diet2021, in their place.
         teacher: name of the pretrained network whose answers are learned beside the labels.
-        teacher_checkpoint: local file with the teacher's weights.
+        teacher_checkpoint: local file with the teacher's weights; it is up to you then that it
+            learned from images prepared as the network's are.
         checkpoint_every: write a checkpoint after so many updates too, not only after each epoch:
             a run that is killed loses no more than that.
         resume: go on from the last checkpoint, exactly as if it had never stopped.
@@ -109,13 +110,13 @@ def tune(
     images = Images(
         data=data, root=root, limit=limit, batch=batch, augment=augment, workers=workers
     )
+    known = None if teacher is None else teaching(teacher, teacher_checkpoint, snn).to(place)
     snn = start.ready(
         snn, images, half.rule, processes=processes, checkpoint=checkpoint if resume else None
     )
     mixes = bool(half.training.mixup or half.training.cutmix)
     loader = images.loader("train", snn, shuffle=True, even=mixes)
     test = images.loader("test", snn)
-    known = None if teacher is None else reference(teacher, teacher_checkpoint, snn).to(place)
     try:
         with training_bar(f"tuning at T={steps}", epochs, shown=processes.lead) as on_batch:
             history = st.tune(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import math
+import re
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -20,7 +21,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.data import Dataset, TensorDataset
 
 import spiketune as st
+from spiketune import start
 from spiketune.cli import main
+from spiketune.finetune import checkpoint
 from spiketune.snn import (
     IF,
     LIF,
@@ -39,11 +42,11 @@ ROOT = Path(__file__).parent.parent
 FILES = sorted((ROOT / "recipes").glob("*/*.yaml"))
 FOLDERS = sorted(path for path in (ROOT / "recipes").iterdir() if path.is_dir())
 ORDER = ("ann", "convert", "tune")
-TWO = ["--batch=2", "--device=cpu"]
+ONE = ["--batch=1", "--device=cpu"]
 OFFLINE = {
-    "convert": [*TWO, "--limit=2"],
-    "tune": [*TWO, "--epochs=1", "--workers=0"],
-    "ann": [*TWO, "--epochs=1", "--threads=1"],
+    "convert": [*ONE, "--limit=1"],
+    "tune": [*ONE, "--epochs=1", "--workers=0"],
+    "ann": [*ONE, "--epochs=1", "--threads=1"],
 }
 
 
@@ -57,10 +60,11 @@ class Ran:
     method: object = None
     trained_norms: int = 0
     slopes: list[object] = field(default_factory=list)
+    checkpoints: list[Path] = field(default_factory=list)
 
 
 def made_up(ran: Ran) -> Any:
-    """Return a stand-in for ``load_data``: four images to train on, one to test on."""
+    """Return a stand-in for ``load_data``: two images to train on, one to test on."""
 
     def load_data(
         name: str,
@@ -77,7 +81,7 @@ def made_up(ran: Ran) -> Any:
         ran.shapes.add(shape)
         classes = data_info(name).num_classes or 1000
         drawn = torch.Generator().manual_seed(0)
-        count = min(4 if split == "train" else 1, limit or 4)
+        count = 2 if split == "train" and limit is None else 1
         labels = torch.randint(classes, (count,), generator=drawn)
         return TensorDataset(2 * torch.rand(count, *shape, generator=drawn) - 1, labels)
 
@@ -135,6 +139,7 @@ class Recipes:
 
     def __init__(self, work: Path) -> None:
         self.work, self.ran = work, dict[str, Ran]()
+        self.networks: dict[str, st.SpikingNetwork] = {}
 
     def of(self, name: str) -> Ran:
         if name not in self.ran:
@@ -145,6 +150,9 @@ class Recipes:
                 patch.setattr(st, "load_data", made_up(ran), raising=False)
                 patch.setattr(st, "to_snn", watched(ran), raising=False)
                 patch.setattr(st, "tune", noted(ran), raising=False)
+                patch.setattr(start, "UNFOLD_ON", 1)
+                # Half a gigabyte each time; other tests write them.
+                patch.setattr(checkpoint, "write", lambda path, state: ran.checkpoints.append(path))
                 for file in sorted(
                     (file for file in FILES if file.parent.name == name),
                     key=lambda file: ORDER.index(file.stem),
@@ -155,8 +163,10 @@ class Recipes:
         return self.ran[name]
 
     def network(self, name: str) -> st.SpikingNetwork:
-        settings = yaml.safe_load((ROOT / "recipes" / name / "tune.yaml").read_text())
-        return st.load(self.work / settings["out"])
+        if name not in self.networks:
+            settings = yaml.safe_load((ROOT / "recipes" / name / "tune.yaml").read_text())
+            self.networks[name] = st.load(self.work / settings["out"])
+        return self.networks[name]
 
 
 @pytest.fixture(scope="module")
@@ -188,7 +198,7 @@ def test_two_batches_are_learned_and_everything_is_written(name: str, recipes: R
     ran = recipes.of(name)
     assert ran.trained["batches"] == 2 and ran.trained["epochs"] == 1
     (epoch,) = ran.trained["history"].epochs
-    assert epoch.images == 4 and math.isfinite(epoch.loss) and epoch.validation is not None
+    assert epoch.images == 2 and math.isfinite(epoch.loss) and epoch.validation is not None
     updates = [
         json.loads(line) for line in (recipes.work / "runs" / name / "log/updates.jsonl").open()
     ]
@@ -199,6 +209,8 @@ def test_two_batches_are_learned_and_everything_is_written(name: str, recipes: R
         settings = yaml.safe_load(file.read_text())
         written = settings.get("out") or f"{settings['work']}/{settings['only'][0]}.safetensors"
         assert (recipes.work / written).stat().st_size > 1_000_000
+    # Before the first update, and after the epoch.
+    assert [path.name for path in ran.checkpoints] == [f"{Path(written).stem}.checkpoint"] * 2
     snn = recipes.network(name)
     assert snn.about["epochs"] == 1 and snn.about["tuned_steps"] == snn.steps
     assert bool(snn(torch.rand(1, *snn.input_shape), steps=1).isfinite().all())
@@ -275,6 +287,24 @@ def test_every_file_was_run_and_every_folder_has_one(recipes: Recipes) -> None:
     assert ran == FILES and len(FOLDERS) >= 5
     assert {file.parent for file in ran} == set(FOLDERS)
     assert {file for file in (ROOT / "recipes").rglob("*") if file.is_file()} == set(FILES)
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "recipes").glob("imagenet_*/tune.yaml")), ids=str)
+def test_updates_keep_their_size_on_other_machines(file: Path) -> None:
+    said = " ".join(line.lstrip("# ") for line in file.read_text().splitlines())
+    (images,) = re.findall(r"batch x accumulate x GPUs = (\d+)", said)
+    ways = re.findall(r"--batch (\d+) --training.accumulate (\d+) on (\d+) GPU", said)
+    settings = yaml.safe_load(file.read_text())
+    (processes,) = re.findall(r"--nproc-per-node (\d+)", said)
+    assert len(ways) == 2 and "accumulate" not in settings["training"]
+    for batch, accumulate, devices in (*ways, (settings["batch"], 1, processes)):
+        assert int(batch) * int(accumulate) * int(devices) == int(images)
+
+
+def test_the_vgg_is_trained_for_as_many_epochs_as_its_paper_says() -> None:
+    text = (ROOT / "recipes/cifar10_vgg16_hybrid/tune.yaml").read_text()
+    (most,) = re.findall(r"which are fewer than (\d+)", text)
+    assert yaml.safe_load(text)["epochs"] < int(most) == 20
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: f"{file.parent.name}-{file.stem}")

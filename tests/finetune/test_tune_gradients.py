@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -12,10 +13,12 @@ from tuning_networks import spiking
 from spiketune.finetune import Batch, Criterion, SurrogateBPTT, Task
 from spiketune.finetune.rules import prepare
 from spiketune.snn import (
+    LIF,
     ATan,
     Firing,
     HardReset,
     Sigmoid,
+    SoftReset,
     SpikingNetwork,
     State,
     Surrogate,
@@ -24,6 +27,7 @@ from spiketune.snn import (
 )
 
 Build = Callable[..., SpikingNetwork]
+Reset = SoftReset | HardReset
 CURRENT = [0.6, 0.7, 0.2, 0.9]
 UPSTREAM = [0.1, -0.2, 0.3, 0.05]
 GOLDEN = {
@@ -47,6 +51,47 @@ def test_gradient_over_time_meets_the_temporal_surrogate_recursion(detach: bool)
         loss = loss + upstream * filtered
     (gradient,) = torch.autograd.grad(loss, current)
     torch.testing.assert_close(gradient, gradient.new_tensor(GOLDEN[detach]), rtol=0, atol=1e-8)
+
+
+@pytest.mark.parametrize("detach", [True, False])
+@pytest.mark.parametrize("reset", [SoftReset(), HardReset(), HardReset(to=0.1)], ids=str)
+def test_gradients_are_those_of_the_written_equations(reset: Reset, detach: bool) -> None:
+    drawn = np.random.default_rng(0)
+    current, upstream = drawn.normal(0.4, 0.5, (6, 20, 3)), drawn.normal(size=(6, 20, 3))
+    theta, leak, phi, alpha = np.array([0.4, 1.0, 2.5]), 0.8, 0.3, 4.0
+    soft, to = reset == SoftReset(), getattr(reset, "to", 0.0)
+    # Forward, and h = α σ (1 - σ) of u/θ - 1.
+    membrane, charged, spikes = phi * theta + np.zeros((20, 3)), [], []
+    for now in current:
+        charged.append(u := leak * membrane + now)
+        spikes.append(s := (u >= theta).astype(float))
+        membrane = u - theta * s if soft else np.where(s, to, u)
+    logistic = 1 / (1 + np.exp(-alpha * (np.array(charged) / theta - 1)))
+    slopes = alpha * logistic * (1 - logistic)
+    # Backward, as the first lines of surrogate_bptt say.
+    delta, later = np.zeros_like(current), np.zeros((20, 3))
+    of_threshold = np.zeros(3)
+    for t in reversed(range(6)):
+        u, s, h, g = charged[t], spikes[t], slopes[t], upstream[t]
+        r = 1.0 if soft else 1 - s
+        full = h if soft else h * (u - to) / theta
+        delta[t] = h * g + leak * (r - (0 if detach else full)) * later
+        each = s * g - soft * s * leak * later - u / theta * (delta[t] - r * leak * later)
+        of_threshold += each.sum(0)
+        later = delta[t]
+    of_threshold += (phi * leak * delta[0]).sum(0)
+
+    firing = Firing(reset=reset, surrogate=Sigmoid(alpha=alpha), detach_reset=detach)
+    neuron = LIF(torch.tensor(theta), leak=leak, initial=phi, firing=firing)
+    neuron.threshold.requires_grad_()
+    entering = torch.tensor(current, requires_grad=True)
+    sent, _ = neuron(entering)
+    sent.backward(torch.tensor(upstream))
+    np.testing.assert_array_equal(sent.detach().numpy(), np.array(spikes) * theta)
+    assert 0.1 < np.mean(spikes) < 0.9
+    for found, expected in ((entering.grad, delta), (neuron.threshold.grad, of_threshold)):
+        assert found is not None
+        np.testing.assert_allclose(found.numpy(), expected, rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize(

@@ -276,12 +276,26 @@ def test_slopes_that_could_never_teach_a_block_are_refused(connect: Any, slope: 
 
 def test_so_is_the_slope_of_stdb_and_one_that_forgets_silent_neurons() -> None:
     data = [(torch.rand(4, 1, 8, 8), torch.arange(4))]
-    for slope in (Linear(), Exponential(cutoff=103)):
+    for slope, named in (
+        (Linear(), "Linear(height=0.3)"),
+        (Exponential(cutoff=103), "the rule's own slope"),
+    ):
         snn = deepcopy(begun("add"))
-        with pytest.raises(TuneError, match="nothing before it would ever learn"):
+        with pytest.raises(TuneError) as caught:
             st.tune(snn, data, st.STDB(slope=slope), steps=STEPS, epochs=1)
+        assert str(caught.value) == (
+            "layer1_0_block_act2_relu: the BatchNorm before it starts at zero, so its membrane "
+            f"rests a threshold below firing, where {named} is zero, and nothing before it would "
+            "ever learn; train with STDB(slope=Exponential(silence=1)), or start that BatchNorm "
+            "elsewhere"
+        )
     snn = deepcopy(begun("add"))
-    st.tune(snn, data, st.STDB(slope=Exponential(silence=1)), steps=STEPS, epochs=1)
+    inner = {n: p.clone() for n, p in snn.named_parameters() if ".block." in n and p.dim() == 4}
+    still = st.Training(weight_decay=0)
+    rule = st.STDB(slope=Exponential(silence=1))
+    st.tune(snn, data, rule, steps=STEPS, epochs=2, training=still)
+    now = dict(snn.named_parameters())
+    assert inner and not any(torch.equal(now[name], before) for name, before in inner.items())
 
 
 def test_the_network_given_stays_as_it_was() -> None:
