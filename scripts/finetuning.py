@@ -1,17 +1,17 @@
-"""Short-latency fine-tuning side by side: converted, hybrid by each rule, and trained directly.
+r"""Short-latency fine-tuning side by side: converted, hybrid by each rule, and trained directly.
 
     python scripts/train_anns.py --data /path/to/data --only '[resnet50, residual14]'
-    python scripts/finetuning.py --data /path/to/data --net resnet50 --images 12800 --epochs 1
+    python scripts/finetuning.py --data /path/to/data --net resnet50 --images 20000 \
+        --precision bfloat16 --limit 1000
 
 Every row is made in a process of its own, so that its peak memory is its own, and leaves its
 network and its account in ``--work``; a row that is there, made with the same settings, is not made
 again. All rows see the same images the same number of times, at ``--train_steps`` or at the ``T``
 that they name (those that need longer for it see fewer; one sees all there are); the table then
-tests every one of them on all ``--steps``. Hybrids start from a
-conversion whose biases were corrected on 64 images, and have the ANN that they came from as their
-teacher; direct training has none. STDB and DIET start from binary spikes; the papers' own
-thresholds and rates are ``st.recipe("rathi2020", steps)`` with ``st.hybrid("rathi2020", epochs)``,
-and ``diet2021``.
+tests every one of them on all ``--steps``. Hybrids start from a conversion whose biases were
+corrected on 64 images, and have the ANN that they came from as their teacher; direct training has
+none. STDB starts from binary spikes; the paper's own thresholds and rates are
+``st.recipe("rathi2020", steps)`` with ``st.hybrid("rathi2020", epochs)``.
 """
 
 from __future__ import annotations

@@ -33,14 +33,6 @@ def refused(args: list[str], capsys: Capture) -> str:
     return line
 
 
-@pytest.fixture(scope="module")
-def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    ann = st.load_ann("digits_resnet")
-    images = st.load_data("digits", "train", cfg=ann, limit=64)
-    path = tmp_path_factory.mktemp("networks") / "t.safetensors"
-    return st.save(st.to_snn(ann, torch.stack([x for x, _ in images]), st.Ternary(steps=1)), path)
-
-
 @pytest.fixture(scope="module", params=["file", NAME])
 def run(
     request: pytest.FixtureRequest, file: Path, tmp_path_factory: pytest.TempPathFactory
@@ -94,7 +86,7 @@ def test_slopes_of_another_network_are_not_taken_over(
     out, other = tmp_path / "a.safetensors", tmp_path / "other.safetensors"
     main(options(file, out, "--calibrate=ATan"))
     ann = nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.ReLU(), nn.Linear(16, 10)).eval()
-    snn = st.to_snn(ann, torch.rand(8, 1, 8, 8), st.Ternary(steps=1))
+    snn = st.to_snn(ann, torch.rand(8, 1, 8, 8), st.Ternary(steps=2))
     assert snn.about["method"] == st.load(file).about["method"]
     st.save(snn, other)
     error = refused(options(other, out, "--calibrate=ATan", "--resume=true"), capsys)

@@ -47,14 +47,6 @@ def noted(monkeypatch: pytest.MonkeyPatch) -> Noted:
     return found
 
 
-@pytest.fixture(scope="module")
-def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    ann = st.load_ann("digits_resnet")
-    images = st.load_data("digits", "train", cfg=ann, limit=64)
-    path = tmp_path_factory.mktemp("networks") / "t.safetensors"
-    return st.save(st.to_snn(ann, torch.stack([x for x, _ in images]), st.Ternary(steps=2)), path)
-
-
 def options(network: Path | str, out: Path, *more: str) -> list[str]:
     few = ["--data=digits", "--steps=2", "--epochs=1", "--limit=32", "--batch=16"]
     return ["tune", f"--network={network}", f"--out={out}", *few, *more]
