@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
-from spiketune.snn import SignedIF, SpiketuneError, SpikingNetwork, evaluating
+from spiketune.snn import (
+    PSN,
+    SignedIF,
+    SpiketuneError,
+    SpikingNetwork,
+    TemporalBatchNorm,
+    evaluating,
+)
 from spiketune.snn.macs import count_macs
 
 from .meter import Meter
@@ -63,6 +70,24 @@ class Dense:
     def spent(self, steps: int) -> tuple[float | None, float, int]:
         """Return the multiply-accumulates of one pass."""
         return None, 0.0, self._macs
+
+
+def require_steps(models: Mapping[str, nn.Module], longest: int) -> None:
+    """Refuse networks that cannot run the largest budget, before any of them runs.
+
+    Raises:
+        SpiketuneError: naming the network and the steps that it was made for.
+    """
+    spiking = {name: one for name, one in models.items() if isinstance(one, SpikingNetwork)}
+    for name, snn in spiking.items():
+        for unit in snn.modules():
+            only = isinstance(unit, PSN) and unit.steps != longest
+            if only or (isinstance(unit, TemporalBatchNorm) and unit.steps < longest):
+                raise SpiketuneError(
+                    f"{name!r} has a {type(unit).__name__} made for {unit.steps} steps and cannot "
+                    f"run {longest}; give steps={unit.steps} (--steps {unit.steps} on the command "
+                    "line), or leave this network out"
+                )
 
 
 def runner(name: str, model: nn.Module, budgets: Sequence[int], image: Tensor) -> Runner:

@@ -17,7 +17,7 @@ from .energy import FP32, EnergyModel
 from .interval import wilson
 from .memory import PeakMemory
 from .result import Result
-from .runners import Runner, placed, runner
+from .runners import Runner, placed, require_steps, runner
 from .table import Table
 
 Progress = Callable[[str, int, int], None]
@@ -81,6 +81,7 @@ def sweep(
         )
     budgets = _budgets(steps)
     chosen = _reference(models, reference)
+    require_steps(models, budgets[-1])
     batches = Batches(loader)
     target = None if device is None else torch.device(device)
     order = sorted(models, key=lambda name: name != chosen)  # what others are compared with first

@@ -94,6 +94,21 @@ def count(loader: Loader, name: str = "loader") -> int:
     return batches
 
 
+def require_images(images: object) -> None:
+    """Refuse what is no batch of images, such as a loader of them.
+
+    Raises:
+        TuneError: saying how to take a batch from a loader.
+    """
+    if not isinstance(images, Tensor):
+        raise TuneError(
+            f"images of type {type(images).__name__}, not a tensor [N, C, H, W]; of a loader of "
+            "(images, labels) give a batch, next(iter(loader))[0]"
+        )
+    if not len(images):
+        raise TuneError("no images; give some of the training set")
+
+
 def outline(loader: Loader) -> dict[str, object]:
     """Return what tells one loader from another at a glance; None for what it does not say.
 

@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import pickle
+import re
 import zlib
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -96,10 +97,24 @@ def require_free(path: Path) -> None:
         TuneError: if there is a file.
     """
     if path.exists():
+        if _finished(path):
+            raise TuneError(
+                f"{path}: holds an earlier run, which is finished; delete it to start anew, or "
+                "give another checkpoint= (another --out on the command line)"
+            )
         raise TuneError(
             f"{path}: holds an earlier run; pass resume=True (--resume true on the command line) "
             "to go on with it, or give another checkpoint= (another --out)"
         )
+
+
+def _finished(path: Path) -> bool:
+    """Whether all epochs of the run that a file holds are done."""
+    try:
+        found = read(path)
+    except TuneError:  # of another kind
+        return False
+    return len(found.history.epochs) == found.settings.get("epochs")
 
 
 def write(path: Path, checkpoint: Checkpoint) -> None:
@@ -140,7 +155,8 @@ def _flush(path: Path) -> None:
 
 
 def _first_line(error: BaseException) -> str:
-    return str(error).split("\n", 1)[0]
+    # torch names the line of its own code first.
+    return re.sub(r"^\[enforce fail at .*?\][ .]*", "", str(error)).split("\n", 1)[0]
 
 
 def read(path: Path) -> Checkpoint:

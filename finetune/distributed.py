@@ -164,13 +164,25 @@ def find_processes() -> Processes:
 
 
 def own_device(device: torch.device | str | None, processes: Processes) -> torch.device | None:
-    """Return this process's own device where ``cuda`` alone is asked for under torchrun."""
+    """Return this process's own device where ``cuda`` alone is asked for under torchrun.
+
+    Raises:
+        TuneError: if there is no such device.
+    """
     if device is None:
         return None
     local = os.environ.get("LOCAL_RANK")
-    if processes.count > 1 and str(device) == "cuda" and local:
-        return torch.device("cuda", int(local))
-    return torch.device(device)
+    try:
+        found = torch.device(device)
+        if processes.count > 1 and str(device) == "cuda" and local:
+            found = torch.device("cuda", int(local))
+        torch.empty(1, device=found)
+    except (RuntimeError, AssertionError) as error:
+        raise TuneError(
+            f"device {str(device)!r} cannot be used here ({str(error).splitlines()[0]}); give "
+            "device='cpu' (--device cpu on the command line)"
+        ) from error
+    return found
 
 
 def distributes(loader: object) -> bool:

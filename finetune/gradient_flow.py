@@ -11,8 +11,10 @@ import torch
 from torch import Tensor
 
 from spiketune.snn import Neuron, SpikingNetwork, State, Surrogate, evaluating, leaves
+from spiketune.snn.network import check_steps
 from spiketune.snn.neurons import Through
 
+from .batches import require_images
 from .errors import TuneError
 from .randomness import seeded
 from .rules import require_neurons
@@ -176,8 +178,8 @@ def square(x: Tensor) -> float:
 
 def _loss(snn: SpikingNetwork, images: Tensor, steps: int, seed: int, through: Through) -> Tensor:
     """Run forward, neurons replaced by ``through``, and weigh the answers at random."""
-    if not len(images):
-        raise TuneError("no images to send through the network; give one batch of them")
+    require_images(images)
+    check_steps(steps)
     for _, neuron in snn.neurons():
         neuron.through = through
     generator = torch.Generator().manual_seed(seed)

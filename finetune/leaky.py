@@ -18,7 +18,8 @@ def require_integrating(snn: SpikingNetwork, rule: str) -> None:
         if type(neuron) not in (IF, LIF):
             raise TuneError(
                 f"{name}: {rule} trains IF and LIF neurons, not {type(neuron).__name__}; convert "
-                "with Binary(), or tune with SurrogateBPTT()"
+                "with Binary(), build it with neuron=PlainNeuron() or LeakyNeuron(), or tune with "
+                "SurrogateBPTT()"
             )
 
 

@@ -159,6 +159,16 @@ def _check(snn: SpikingNetwork, rule: QCFS, steps: int) -> None:
     """
     levels = rule.levels
     again = f"convert with Ternary(steps={levels}, drive={levels}, encode=False)"
+    units = {
+        node.name: snn.net.get_submodule(str(node.target))
+        for node in snn.net.graph.find_nodes(op="call_module")
+    }
+    for name, unit in units.items():  # first: to these no number of levels would help
+        if type(unit) is not SignedIF:
+            raise TuneError(
+                f"{name}: QCFS trains SignedIF neurons, with nothing in the network beside "
+                f"them that has a state or a norm, not {type(unit).__name__}; {again}"
+            )
     if snn.drive != levels:
         remedy = again if snn.drive is None else f"give QCFS(levels={snn.drive}), or {again}"
         raise TuneError(
@@ -170,15 +180,10 @@ def _check(snn: SpikingNetwork, rule: QCFS, steps: int) -> None:
             f"QCFS(levels={levels}) trains the answer at rest, which takes at least {levels} "
             f"steps, not {steps}; give more steps, or convert with fewer levels"
         )
-    for node in snn.net.graph.find_nodes(op="call_module"):
-        unit = snn.net.get_submodule(str(node.target))
-        if type(unit) is not SignedIF:
-            raise TuneError(
-                f"{node.name}: QCFS trains SignedIF neurons, with nothing in the network beside "
-                f"them that has a state or a norm, not {type(unit).__name__}; {again}"
-            )
+    for name, unit in units.items():
+        assert isinstance(unit, SignedIF)
         if unit.limit != levels or unit.firing.strict or unit.floor != 0:
             raise TuneError(
-                f"{node.name}: a SignedIF with limit={unit.limit}, strict={unit.firing.strict}, "
+                f"{name}: a SignedIF with limit={unit.limit}, strict={unit.firing.strict}, "
                 f"floor={unit.floor} does not rest at {levels} levels from zero; {again}"
             )

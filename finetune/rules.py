@@ -214,6 +214,6 @@ def require_neurons(snn: SpikingNetwork) -> None:
     for name, neuron in neurons:
         if neuron.folded:
             raise TuneError(
-                f"{name}: its threshold was folded into the weights and no longer trains with "
-                "them; tune before fold()"
+                f"{name}: its threshold was folded into the weights and no longer changes with "
+                "them; give the network as it was before fold()"
             )

@@ -24,6 +24,7 @@ from spiketune.snn.ops import MATRIX_PRODUCTS, WEIGHTED, aten
 from spiketune.snn.placing import free_name
 from spiketune.snn.program import fetch
 
+from .batches import require_images
 from .errors import TuneError
 from .refold import in_dimension_one, layer_before, renew, report, to_first, to_last
 from .rules import require_neurons
@@ -63,8 +64,7 @@ def unfold(snn: SpikingNetwork, images: Tensor, *, steps: int | None = None) -> 
     """
     require_neurons(snn)
     require_rate_coding(snn, "BatchNorm on input currents")
-    if not len(images):
-        raise TuneError("no images to measure the currents on; give some of the training set")
+    require_images(images)
     unfolded = deepcopy(snn).eval()
     net = unfolded.net
     shapes = unfolded.shapes()

@@ -155,5 +155,5 @@ ROWS = {
     "hybrid, SLTT": Row(lambda p: p.tuned(p.ternary(), st.SLTT(), 3e-4)),
     "direct, BN on currents": Row(lambda p: direct(p, p.steps)),
     # Ten steps take two and a half times as long as four: the same time is so many of the images.
-    "direct, BN on currents, T=10": Row(lambda p: direct(p, 10, every=10), share=0.4),
+    "direct, BN on currents, T=10": Row(lambda p: direct(p, 10, every=5), share=0.4),
 }

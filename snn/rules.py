@@ -18,6 +18,9 @@ _REMEDY = (
     f"{_WITHOUT}; or, if it is a pure function of each image, call "
     "spiketune.register_function(OPERATION) before converting"
 )
+_BOTH_SIGNS = (
+    "take one with ReLU-like activations, or convert with Graded(), whose neurons have both signs"
+)
 _RECURRENT = ("lstm", "gru", "rnn_tanh", "rnn_relu")
 _REMEDIES = {
     "batch_norm": "give it running statistics and call eval() on the network",
@@ -68,8 +71,12 @@ def _remedy(node: Node) -> str:
     return _REMEDY.replace("OPERATION", f"torch.ops.{node.target}") if pure else _WITHOUT
 
 
-def refuse(rows: list[Row]) -> None:
+def refuse(rows: list[Row], *, remedy: str = _BOTH_SIGNS) -> None:
     """Raise for what has no rule, and for a network in which nothing would spike.
+
+    Args:
+        rows: what became of each operation.
+        remedy: what helps where nothing would spike.
 
     Raises:
         ConversionError: module path, what was found, what to do.
@@ -86,8 +93,7 @@ def refuse(rows: list[Row]) -> None:
         raise ConversionError(
             "",
             "no activation for which this method has a neuron, so nothing would spike",
-            "take one with ReLU-like activations, or convert with Graded(), whose neurons have "
-            "both signs",
+            remedy,
         )
 
 

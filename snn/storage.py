@@ -8,6 +8,7 @@ anything else is refused (promise 7 of DESIGN.md).
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -24,6 +25,9 @@ def save(snn: SpikingNetwork, path: str | Path) -> Path:
 
     The file appears whole or not at all: it is written beside its place and then moved there.
 
+    Raises:
+        StorageError: if it cannot be written there, or holds a unit that no file can.
+
     Example:
         >>> import spiketune as st, tempfile
         >>> from torch import nn
@@ -35,15 +39,23 @@ def save(snn: SpikingNetwork, path: str | Path) -> Path:
         8
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.exists() and not path.is_file():  # a device would be gone, this file in its place
+        raise StorageError(f"{path}: is no regular file; give the path of one to write")
     tensors = {k: v.detach().cpu().contiguous().clone() for k, v in snn.state_dict().items()}
     partial = path.with_name(path.name + ".partial")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         # As bytes, because save_file makes files that nobody else may read.
         partial.write_bytes(pack(tensors, metadata={"spiketune": json.dumps(describe(snn))}))
         partial.replace(path)
+    except OSError as error:
+        raise StorageError(
+            f"{path}: cannot be written ({error.strerror or error}); check the path, its "
+            "permissions and the disk"
+        ) from error
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
     return path
 
 

@@ -19,7 +19,7 @@ from spiketune.zoo import NeuronKind
 from . import commands, inspection, tuning
 from .demo import demo
 from .naming import options, require_known
-from .parsing import own_defaults
+from .parsing import Parser, own_defaults
 
 COMMANDS: dict[str, Any] = {
     "demo": demo,
@@ -63,6 +63,7 @@ def main(args: Sequence[str] | None = None) -> None:
                 as_positional=False,
                 prog="spiketune",
                 description=DESCRIPTION,
+                parser_class=Parser,
             )
     except SpiketuneError as error:
         print(f"spiketune: {error}", file=sys.stderr)

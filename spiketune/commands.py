@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 import spiketune as st
+from spiketune.compare.runners import require_steps
 from spiketune.convert import Method
 from spiketune.convert.images import collect
 
@@ -18,6 +19,7 @@ from .options import (
     method_of,
     points,
     reference,
+    require_out,
     require_same_images,
     usable_device,
 )
@@ -55,6 +57,8 @@ def convert(
     num_classes: int | None = None,
     in_chans: int | None = None,
     method: Method | None = None,
+    recipe: str | None = None,
+    steps: int | None = None,
     device: str | None = None,
 ) -> None:
     """Convert a pretrained network into a spiking one and save it.
@@ -73,9 +77,13 @@ def convert(
         in_chans: channels of the images, where they differ.
         method: Graded, Ternary, Phase, Burst or Binary and its settings, such as
             `--method Ternary --method.steps 8`; Graded by default.
+        recipe: a paper's method in place of --method, such as `--recipe rathi2020 --steps 8`;
+            `spiketune recipes` lists them.
+        steps: step count that --recipe is made for.
         device: cpu, cuda, ...; the CPU by default.
     """
-    place, config = usable_device(device), method_of(method)
+    require_out(out, checkpoint=checkpoint)
+    place, config = usable_device(device), _recipe_or(method, recipe, steps)
     ann = st.load_ann(model, pretrained, checkpoint, num_classes, in_chans).to(place)
     # Shuffled, because the first images of a folder are all of one class.
     torch.manual_seed(0)
@@ -89,6 +97,25 @@ def convert(
         f"Balanced on {snn.about['calibration_images']} training images of {data} "
         f"in {snn.about['seconds']:.1f} s; saved as {out}"
     )
+
+
+def _recipe_or(method: Method | None, recipe: str | None, steps: int | None) -> Method:
+    """Return the method that --method names, or --recipe and --steps."""
+    if recipe is None:
+        if steps is not None:
+            raise st.SpiketuneError(
+                f"--steps {steps} goes with --recipe; give --method.steps {steps} behind --method"
+            )
+        return method_of(method)
+    if method is not None:
+        raise st.SpiketuneError(
+            f"--recipe {recipe} is a method with all its settings; leave --method out, or --recipe"
+        )
+    if steps is None:
+        raise st.SpiketuneError(
+            f"--recipe {recipe} is made for a number of steps; give --steps, such as --steps 8"
+        )
+    return st.recipe(recipe, steps)
 
 
 def sweep(
@@ -134,6 +161,7 @@ def sweep(
     if not 0 <= within <= 100:
         raise st.SpiketuneError(f"within must be from 0 to 100 points, not {within:g}")
     spiking = _networks(listed(networks), taken=(*methods, ann))
+    require_steps(spiking, steps)
     compared: dict[str, nn.Module] = {}
     images = Images(data=data, root=root, limit=limit, batch=batch)
     if ann is not None:

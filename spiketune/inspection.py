@@ -202,7 +202,7 @@ def ceiling(
 
 
 def recipes() -> None:
-    """List the papers' methods by name, for `spiketune sweep --recipes`."""
+    """List the papers' methods by name, for `convert --recipe` and `sweep --recipes`."""
     for one in st.recipes():
         print(one)
 

@@ -19,7 +19,7 @@ import yaml
 from spiketune.snn import SpiketuneError
 
 # What goes by a name too, but elsewhere.
-_ELSEWHERE = {"--method": "; a paper's recipe goes to sweep --recipes"}
+_ELSEWHERE = {"--method": "; a paper's recipe goes to convert --recipe, or sweep --recipes"}
 
 
 @dataclass
@@ -33,11 +33,12 @@ class Said:
 
     value: object = None
     below: dict[str, Said] = field(default_factory=dict)
+    file: str = ""  # where it is first said, if not on the command line
 
-    def put(self, path: Sequence[str], value: object) -> None:
+    def put(self, path: Sequence[str], value: object, file: str = "") -> None:
         """Take in one option; another class has other settings, and those before it are gone."""
         if path:
-            self.below.setdefault(path[0], Said()).put(path[1:], value)
+            self.below.setdefault(path[0], Said(file=file)).put(path[1:], value, file)
         elif value != self.value:
             self.value, self.below = value, {}
 
@@ -51,12 +52,13 @@ def options(args: Sequence[str]) -> Said:
         option, given, value = arg[2:].partition("=")
         if not given and place + 1 < len(args):
             value = args[place + 1]
-        found = _in_file(value) if option == "config" else [(option.removesuffix("+"), value)]
+        file = value if option == "config" else ""
+        found = _in_file(file) if file else [(option.removesuffix("+"), value)]
         for name, said in found:
             # Between a class and its settings jsonargparse writes these.
             parts = [p for p in name.split(".") if p not in ("class_path", "init_args")]
             if "help" not in parts:
-                all_said.put(parts, said)
+                all_said.put(parts, said, file)
     return all_said
 
 
@@ -95,9 +97,12 @@ def require_known(said: Said, holder: Any, kinds: tuple[type, ...], option: str 
             inner = _holder(one, _classes(hints[name]), _default(holder, name), kinds, where)
             if inner is not None:
                 require_known(one, inner, kinds, f"{where}.")
-        elif is_dataclass(holder):
-            what = getattr(holder, "__name__", "")
-            raise SpiketuneError(f"{where} is no setting of {what}; {_which(name, list(hints))}")
+        elif is_dataclass(holder) or one.file:  # the parser says it of the command line's own
+            what = "setting" if is_dataclass(holder) else "option"
+            place, of = f"{one.file}: " * bool(one.file), getattr(holder, "__name__", "")
+            raise SpiketuneError(
+                f"{place}{where} is no {what} of {of}; {_which(name, list(hints))}"
+            )
 
 
 def _holder(

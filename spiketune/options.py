@@ -19,6 +19,32 @@ from spiketune.snn.network import check_steps, plain_cfg
 Loader = DataLoader[tuple[torch.Tensor, int]]
 
 
+def require_out(out: Path, **read: Path | None) -> None:
+    """Refuse, before any work, a file for a network that cannot or should not be written.
+
+    Args:
+        out: what --out says.
+        read: files that the command reads, by the names of their options.
+
+    Raises:
+        SpiketuneError: naming the path and what to give.
+    """
+    if out.exists() and not out.is_file():
+        what = "a folder" if out.is_dir() else "a device or a pipe"
+        raise st.SpiketuneError(f"--out {out} is {what}; name a .safetensors file to write")
+    if out.suffix != ".safetensors":  # a checkpoint is called as the file but for the suffix
+        raise st.SpiketuneError(f"--out {out} is no .safetensors file; give {out}.safetensors")
+    above = next(folder for folder in out.absolute().parents if folder.exists())
+    if not above.is_dir():
+        raise st.SpiketuneError(f"--out {out} lies in {above}, which is no folder; give another")
+    for option, path in read.items():
+        if path is not None and path.exists() and out.exists() and out.samefile(path):
+            raise st.SpiketuneError(
+                f"--out {out} is the file that --{option} reads, and would be written over; give "
+                "another --out"
+            )
+
+
 @dataclass(frozen=True, kw_only=True)
 class Images:
     """A data set as the options name it."""
@@ -94,8 +120,7 @@ def usable_device(name: str | None) -> torch.device:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
         raise st.SpiketuneError(
-            f"device {name!r} cannot be used here ({str(error).splitlines()[0]}); "
-            "leave --device out for the CPU"
+            f"device {name!r} cannot be used here ({str(error).splitlines()[0]}); give --device cpu"
         ) from error
     return device
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 
 import torch
 
 import spiketune as st
+from spiketune.convert.method import brief
 from spiketune.finetune import Epoch, Precision, Rule
 from spiketune.finetune.distributed import find_processes, own_device
 from spiketune.snn import Surrogate
 
-from .options import Images, teaching, usable_device
+from .options import Images, require_out, teaching, usable_device
 from .progress import training_bar
 from .start import Start, taught_by
 from .untrained import Build
@@ -80,7 +82,7 @@ def tune(
         rule: training rule and its settings, such as `--rule SLTT`; SurrogateBPTT by default.
         training: optimizer, rates, loss, ...; `--training.help` lists them.
         hybrid: rule and training of the paper whose recipe the network was converted with,
-            rathi2020 or diet2021, in their place.
+            rathi2020 or diet2021, in their place; `convert --recipe` converts with it.
         teacher: name of the pretrained network whose answers are learned beside the labels.
         teacher_checkpoint: local file with the teacher's weights; it is up to you then that it
             learned from images prepared as the network's are.
@@ -93,6 +95,7 @@ def tune(
         precision: auto is bfloat16 autocast on CUDA devices that have it, else float32.
         seed: of shuffling, augmentation, and the first weights of a network trained directly.
     """
+    require_out(out, network=network, teacher_checkpoint=teacher_checkpoint)
     start = Start(
         network=network, steps=steps, num_classes=num_classes,
         build=build, unfold=unfold, calibrate=calibrate,
@@ -107,6 +110,8 @@ def tune(
     checkpoint = out.with_suffix(".checkpoint")
     torch.manual_seed(seed)  # the first weights of a network trained directly
     snn = start.first(data).to(place)
+    if hybrid is not None and processes.lead:
+        _say_what_else_converted(snn, hybrid)
     images = Images(
         data=data, root=root, limit=limit, batch=batch, augment=augment, workers=workers
     )
@@ -143,6 +148,18 @@ def _say_what_is_kept(checkpoint: Path) -> None:
             "from there."
         )
     print(f"\nStopped. {kept}", file=sys.stderr)
+
+
+def _say_what_else_converted(snn: st.SpikingNetwork, hybrid: str) -> None:
+    """Warn where a paper's training meets a network that was not converted with its recipe."""
+    made = str(snn.about.get("method", ""))
+    found = re.search(r"steps=(\d+)", made)
+    if made and not made.startswith(brief(st.recipe(hybrid, int(found[1]) if found else 1))):
+        print(
+            f"Note: --hybrid {hybrid} is the training half of a paper, and this network is no "
+            f"`convert --recipe {hybrid}` but {made}; what comes out is not the paper's.",
+            file=sys.stderr,
+        )
 
 
 def _print_epoch(epoch: Epoch) -> None:

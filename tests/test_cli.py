@@ -226,7 +226,12 @@ def test_ctrl_c_says_where_the_checkpoint_is(
     ],
 )
 def test_a_wrong_option(option: str, word: str, tmp_path: Path, capsys: Capture) -> None:
-    args = ["convert", "--model=digits_resnet", "--data=digits", f"--out={tmp_path / 'x'}"]
+    args = [
+        "convert",
+        "--model=digits_resnet",
+        "--data=digits",
+        f"--out={tmp_path / 'x.safetensors'}",
+    ]
     first = {"levels": ["--method.threshold=MSE"], "initial": ["--method=Binary"]}
     assert word in refused([*args, *first.get(word, []), option], capsys)
 

@@ -122,7 +122,7 @@ def twin(
     net.graph.eliminate_dead_code()
     net = GraphModule(net, net.graph)
     rows += refusals(net)
-    refuse(rows)
+    refuse(rows, remedy="take one with ReLUs: they become the neurons that train from scratch")
     about: dict[str, str | int | float] = {"method": f"direct {label}".strip(), "spikes": "binary"}
     snn = SpikingNetwork(net, steps=steps, input_shape=input_shape, about=about)
     with torch.no_grad():

@@ -121,15 +121,17 @@ def no_download(name: str, error: BaseException) -> ModelError:
         >>> from spiketune.zoo.timm_models import no_download
         >>> print(no_download("resnet18", OSError("refused")))
         the weights of resnet18 cannot be fetched (refused), pass a local file with
-        checkpoint= (--checkpoint, or --ann_checkpoint of sweep, on the command line), or
-        take a fresh network with pretrained=False (--pretrained false)
+        checkpoint= (--checkpoint on the command line, --ann_checkpoint of sweep,
+        --teacher_checkpoint of tune), or take a fresh network with pretrained=False
+        (--pretrained false of the other commands)
     """
     reason = getattr(error, "reason", None) or error
     text = (str(reason).strip() or type(error).__name__).splitlines()[0].rstrip(". ")
     return ModelError(
         f"the weights of {name} cannot be fetched ({text}), pass a local file with checkpoint= "
-        "(--checkpoint, or --ann_checkpoint of sweep, on the command line), or take a fresh "
-        "network with pretrained=False (--pretrained false)"
+        "(--checkpoint on the command line, --ann_checkpoint of sweep, --teacher_checkpoint of "
+        "tune), or take a fresh network with pretrained=False (--pretrained false of the other "
+        "commands)"
     )
 
 

@@ -140,8 +140,8 @@ def _binary(snn: SpikingNetwork, name: str) -> Iterator[tuple[str, Neuron]]:
         if not isinstance(neuron, Charging):
             raise TuneError(
                 f"{place}: {name} pulls membranes to the two answers of a binary neuron, and a "
-                f"{type(neuron).__name__} is none; convert with Binary(), or use "
-                "MeanCrossEntropy() or TET()"
+                f"{type(neuron).__name__} is none; convert with Binary(), build it with "
+                "neuron=PlainNeuron() or LeakyNeuron(), or use MeanCrossEntropy() or TET()"
             )
         yield place, neuron
 

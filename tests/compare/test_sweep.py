@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
+import spiketune as st
 from spiketune.compare import INT8, Meter, sweep
 from spiketune.snn import SignedIF, SpiketuneError, SpikingNetwork, costs
 from spiketune.snn.macs import count_macs
@@ -221,6 +222,31 @@ X, Y = torch.zeros(2, 1, 8, 8), torch.tensor([0, 1])
 def test_refuses(models: Any, loader: Any, steps: Any, message: str) -> None:
     with pytest.raises(SpiketuneError, match=message):
         sweep(models, loader, steps)
+
+
+@pytest.mark.parametrize(
+    ("how", "steps", "fits"),
+    [
+        ({"neuron": st.ParallelNeuron()}, [8], False),
+        ({"neuron": st.ParallelNeuron()}, [1, 2], False),
+        ({"neuron": st.ParallelNeuron()}, 4, True),
+        ({"norm": st.TEBN()}, 5, False),
+        ({"norm": st.TEBN()}, 3, True),
+    ],
+    ids=str,
+)
+def test_a_network_made_for_other_steps_is_refused_before_any_runs(
+    how: Any, steps: Any, fits: bool
+) -> None:
+    ann = nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.BatchNorm1d(8), nn.ReLU())
+    models = {"dense": Constant(), "one": st.twin(ann, 4, (1, 8, 8), **how).eval()}
+    told: list[str] = []
+    if fits:
+        sweep(models, [(X, Y)], steps)
+        return
+    with pytest.raises(SpiketuneError, match=r"^'one' has .* made for 4 steps .*--steps 4"):
+        sweep(models, [(X, Y)], steps, progress=lambda name, *_: told.append(name))
+    assert not told
 
 
 def test_refuses_an_unknown_reference() -> None:

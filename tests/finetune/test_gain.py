@@ -380,6 +380,10 @@ def test_bad_input_is_refused() -> None:
             calibrate_gain(snn, x, steps=4, **{setting: given})  # type: ignore[arg-type]
     with pytest.raises(TuneError, match="no images"):
         gradient_norms(snn, x[:0], steps=4)
+    with pytest.raises(TuneError, match=r"type list, .* give a batch, next\(iter\(loader\)\)\[0\]"):
+        calibrate_gain(snn, [(x, x)], steps=4)  # type: ignore[arg-type]
+    with pytest.raises(st.SpiketuneError, match=r"steps must be .* at least 1, not 0"):
+        calibrate_gain(snn, x, steps=0)
     with pytest.raises(TuneError, match=r"Linear.*no width.*by=\"gain\""):
         calibrate_gain(snn, x, steps=4, surrogate=Linear(), by="width")
     with pytest.raises(TuneError, match=r"^n2: no width of Triangle"):

@@ -116,7 +116,8 @@ def test_other_neurons_are_refused_by_name(build: Build, data: Data, kind: str) 
         snn.net.set_submodule(str(node.target), others[kind])
     where = node.name if kind in others else "relu"
     before = [p.requires_grad for p in snn.parameters()]
-    with pytest.raises(TuneError, match=f"{where}.* STDB trains IF and LIF neurons, not {kind}"):
+    said = f"{where}.* STDB trains IF and LIF neurons, not {kind}; convert .*build it with neuron="
+    with pytest.raises(TuneError, match=said):
         tune(snn, [data], STDB(leak=0.9), steps=4, epochs=1)
     assert not any(isinstance(neuron, LIF) for _, neuron in snn.neurons())
     assert [p.requires_grad for p in snn.parameters()] == before

@@ -64,6 +64,8 @@ class Unknown(Rule):
         ({"rule": SurrogateBPTT}, "use an instance of"),
         ({"teacher": nn.Sequential(nn.Flatten(), nn.Linear(64, 3))}, r"\[4, 3\] to 4 images"),
         ({"precision": "half"}, "precision must be"),
+        ({"device": "cuda:99"}, r"device 'cuda:99' cannot be used here .*give device='cpu'"),
+        ({"device": "abacus"}, "device 'abacus' cannot be used here"),
         ({"training": Training(learning_rate=1e38, clip_grad=None, optimizer="sgd", warmup=0),
           "loader": [(IMAGES, LABELS)] * 5},
          r"epoch 1, batch \d: the loss is (nan|inf).*lower it"),
@@ -94,7 +96,7 @@ def test_networks_that_no_rule_can_train(build: Build) -> None:
     use: dict[str, Any] = {
         "loader": [(IMAGES, LABELS)], "rule": SurrogateBPTT(), "steps": 2, "epochs": 1,
     }  # fmt: skip
-    with pytest.raises(TuneError, match=r"tune before fold\(\)"):
+    with pytest.raises(TuneError, match=r"give the network as it was before fold\(\)"):
         tune(build().fold(), **use)
     linear = read(nn.Sequential(nn.Flatten(), nn.Linear(64, 10)), IMAGES)
     with pytest.raises(TuneError, match="no neurons"):

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -214,7 +215,7 @@ def run(build: Build, data: Data, tmp_path: Path) -> Callable[..., History]:
             {"loader": by_batches(Backwards(RandomSampler(range(80)), 16, False))},
             "batch_sampler was BatchSampler, now Backwards",
         ),
-        ({"resume": False}, r"holds an earlier run; pass resume=True \(--resume true"),
+        ({"resume": False}, "holds an earlier run, which is finished; delete it"),
         ({"checkpoint": "elsewhere.pt"}, "no checkpoint to resume; start"),
         ({"checkpoint": None}, "needs the checkpoint"),
     ],
@@ -225,6 +226,25 @@ def test_a_checkpoint_of_another_run_is_refused(
 ) -> None:
     with pytest.raises(TuneError, match=message):
         run(**changed)
+
+
+def test_a_finished_run_says_so(build: Build, data: Data, tmp_path: Path) -> None:
+    use: dict[str, Any] = {"steps": 1, "epochs": 1, "checkpoint": tmp_path / "run.pt"}
+    tune(build(), [data], SurrogateBPTT(), **use)
+    with pytest.raises(TuneError, match="earlier run, which is finished; delete it to start anew"):
+        tune(build(), [data], SurrogateBPTT(), **use)
+    (tmp_path / "run.pt").write_text("of another kind")
+    with pytest.raises(TuneError, match=r"holds an earlier run; pass resume=True"):
+        tune(build(), [data], SurrogateBPTT(), **use)
+
+
+def test_what_torch_says_of_a_full_disk_is_said_without_its_line_of_code(
+    build: Build, data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = "[enforce fail at inline_container.cc:671] . unexpected pos 64 vs 0\nframe #0: main"
+    monkeypatch.setattr(torch, "save", Mock(side_effect=RuntimeError(said)))
+    with pytest.raises(TuneError, match=r"cannot be written \(unexpected pos 64 vs 0\) and none"):
+        tune(build(), [data], SurrogateBPTT(), steps=1, epochs=1, checkpoint=tmp_path / "run.pt")
 
 
 def test_a_checkpoint_of_another_network_is_refused(

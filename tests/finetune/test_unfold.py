@@ -281,7 +281,9 @@ def test_what_cannot_be_unfolded_is_refused_by_name() -> None:
         st.unfold(graded, images)
     with pytest.raises(TuneError, match="no images"):
         st.unfold(snn, images[:0])
-    with pytest.raises(TuneError, match="fold"):
+    with pytest.raises(TuneError, match=r"type list, .* give a batch"):
+        st.unfold(snn, [(images, 0)])  # type: ignore[arg-type]
+    with pytest.raises(TuneError, match=r"as it was before fold\(\)"):
         st.unfold(snn.fold(), images)
     with pytest.raises(TuneError, match="nothing to unfold"):
         st.unfold(st.unfold(snn, images), images)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import struct
 from collections.abc import Callable
@@ -320,11 +321,20 @@ def test_a_save_that_fails_leaves_the_old_file(
 
     with monkeypatch.context() as patch:
         patch.setattr(Path, "write_bytes", full)
-        with pytest.raises(OSError, match="no space"):
+        with pytest.raises(StorageError, match=r"net.safetensors: cannot be written \(no space"):
             st.save(snn, path)
     assert [file.name for file in tmp_path.iterdir()] == ["net.safetensors"]
     assert path.read_bytes() == before
     torch.testing.assert_close(st.load(path).state_dict(), snn.state_dict())
+
+
+def test_what_is_no_file_is_not_written_over(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "file").write_text("kept")
+    for place, words in (("pipe", "no regular file"), ("file/a", "cannot be written")):
+        with pytest.raises(StorageError, match=f"{tmp_path / place}: (is )?{words}"):
+            st.save(direct(), tmp_path / place)
+    assert (tmp_path / "pipe").is_fifo() and (tmp_path / "file").read_text() == "kept"
 
 
 def test_nothing_but_tensors_and_json_is_written(good: Path) -> None:
