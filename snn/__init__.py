@@ -12,7 +12,9 @@ from .dynamics import (
     over_time,
     signed_if_step,
 )
+from .early_exit import EarlyExit, Exits
 from .errors import ConversionError, SpiketuneError, StorageError
+from .fused.paths import neuron_path
 from .graded import Graded
 from .modes import evaluating
 from .network import SpikingNetwork
@@ -41,6 +43,7 @@ from .surrogate import (
     Triangle,
     fire,
 )
+from .synapse import Synapse, add_synapses, decay_behind
 from .trees import leaves, over_leaves
 
 __all__ = [
@@ -57,6 +60,8 @@ __all__ = [
     "ConversionError",
     "Costs",
     "Delayed",
+    "EarlyExit",
+    "Exits",
     "Firing",
     "Geometric",
     "Graded",
@@ -87,11 +92,14 @@ __all__ = [
     "StorageError",
     "SuperSpike",
     "Surrogate",
+    "Synapse",
     "Temporal",
     "TemporalBatchNorm",
     "ThresholdBatchNorm",
     "Triangle",
+    "add_synapses",
     "costs",
+    "decay_behind",
     "decay_of",
     "evaluating",
     "fire",
@@ -99,6 +107,7 @@ __all__ = [
     "leaves",
     "lif_step",
     "load",
+    "neuron_path",
     "over_leaves",
     "over_time",
     "read",

@@ -15,10 +15,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 from torch.fx import Node
+from torch.nn.modules.module import _global_forward_hooks, _global_forward_pre_hooks
 
 from .dependencies import Depends
 from .dynamics import State
 from .functions import Sums, telescope
+from .neurons import Neuron
 from .ops import MASKS, SHAPES, SUMS
 
 if TYPE_CHECKING:
@@ -48,17 +50,26 @@ class Moment:
 
 
 class Chunk:
-    """The values of one chunk of steps, and how each kind of node is run on them."""
+    """The values of one chunk of steps, and how each kind of node is run on them.
 
-    def __init__(self, program: Program, stem: Values, moment: Moment) -> None:
-        self.program, self.stem, self.moment = program, stem, moment
+    Args:
+        program: whose nodes are run.
+        stem: values of the images, from ``Program.stem``.
+        moment: where in time it lies.
+        owned: whether nobody else needs its values and states, so that they may be overwritten.
+    """
+
+    def __init__(
+        self, program: Program, stem: Values, moment: Moment, *, owned: bool = False
+    ) -> None:
+        self.program, self.stem, self.moment, self.owned = program, stem, moment, owned
         self.values: Values = {}
         self.batch = len(stem[program.image])
 
     def run(self, node: Node, state: Any, after: States) -> Any:
         """Compute and keep the value of one node; its state goes to ``after``."""
         if self.program.is_unit(node):
-            out, after[node.name] = self.program.unit(node)(self.signal(only_input(node)), state)
+            out, after[node.name] = self._unit(node, state)
             out = self.kept(out, node)
         elif node.op == "call_module" or node in self.program._linear:
             out = self._linear(node)
@@ -66,6 +77,15 @@ class Chunk:
             out, after[node.name] = self._function(node, state)
         self.values[node] = out
         return out
+
+    def _unit(self, node: Node, state: Any) -> tuple[Tensor, Any]:
+        unit, source = self.program.unit(node), only_input(node)
+        found: tuple[Tensor, Any]
+        if self.owned and _may_overwrite(unit):
+            found = unit(self.signal(source), state, spent=(source in self.program.spent, True))
+        else:
+            found = unit(self.signal(source), state)
+        return found
 
     def _linear(self, node: Node) -> Any:
         args = node.args if self.moment.driven else self.program._undriven[node]
@@ -152,6 +172,16 @@ class Chunk:
         if self.moment.driven or not adds or where or not isinstance(value, Tensor):
             return value
         return torch.zeros_like(value)
+
+
+def _may_overwrite(unit: Any) -> bool:
+    """Whether a unit can write over what arrives, and no hook sees and may keep that."""
+    hooks = (_global_forward_hooks, _global_forward_pre_hooks)
+    return (
+        type(unit).forward is Neuron.forward
+        and not (unit._forward_hooks or unit._forward_pre_hooks)
+        and not any(hooks)
+    )
 
 
 def leads(node: Node) -> bool:

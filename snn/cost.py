@@ -106,7 +106,8 @@ class _Counter:
         self.depends = dependencies(snn.net.graph, snn.net)
         self.spiking = spike_carriers(snn.net, self.depends)
         self.shapes = snn.shapes()
-        self.like = next(iter(snn.parameters()), torch.empty(()))
+        like = next(iter(snn.parameters()), torch.empty(()))
+        self.like = like.new_empty((), dtype=torch.promote_types(like.dtype, torch.float32))
         self.values: Values = {}
         self.sources: dict[str, Tensor] = {}
         self.total = torch.zeros((), device=self.like.device)
@@ -200,7 +201,7 @@ class _Counter:
         """Count weights that are not zero and borders as they are, for spikes and values alike."""
         source = only_input(node)
         kind = "linear" if self.spiking[source] else "dense"
-        indicator = (self._weight(node) != 0).to(self.like.dtype)
+        indicator = _summed(node, self._weight(node) != 0, self.shapes[source]).to(self.like.dtype)
         place, bias = WEIGHTED[node.target]
 
         def met(values: Tensor) -> Tensor:
@@ -272,6 +273,14 @@ _PRODUCTS_WITHIN = {
     aten.baddbmm.default,
     aten.scaled_dot_product_attention.default,
 }
+
+
+def _summed(node: Node, met: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Return weights for one output a group, which are few: outputs are summed anyway."""
+    if met.dim() == 1 or node.target is aten.conv_transpose2d.input:
+        return met
+    groups = shape[1 - met.dim()] // met.shape[1]
+    return met.reshape(groups, -1, *met.shape[1:]).sum(1, dtype=torch.int32)
 
 
 def _dtype(node: Node, default: torch.dtype) -> torch.dtype:

@@ -28,6 +28,7 @@ from .psn import PSN
 from .report import Report, Row
 from .settings import decode, encode
 from .signed import SignedIF
+from .synapse import Synapse
 
 SCHEMA = "spiketune/2"
 
@@ -35,7 +36,7 @@ NEURONS: dict[str, type[Neuron]] = {
     cls.__name__: cls for cls in (IF, LIF, PLIF, PSN, SignedIF, Graded, Burst)
 }
 UNITS: dict[str, type[nn.Module]] = {
-    cls.__name__: cls for cls in (nn.MaxPool2d, Poisson, And, Iand)
+    cls.__name__: cls for cls in (nn.MaxPool2d, Poisson, Synapse, And, Iand)
 }
 _POOL = ("kernel_size", "stride", "padding", "dilation", "ceil_mode")
 
@@ -139,6 +140,8 @@ def _describe_unit(unit: nn.Module, path: str) -> dict[str, Any]:
         return {"type": kind}
     if isinstance(unit, Poisson):
         return {"type": kind, "scale": unit.scale, "seed": unit.seed}
+    if isinstance(unit, Synapse):
+        return {"type": kind, "tau": unit.tau}
     if kind in NORMS:
         return describe_norm(unit)
     raise StorageError(f"{path}: a {kind} cannot be saved; only registered units can")

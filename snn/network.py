@@ -9,13 +9,15 @@ import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule, Node
 
-from .chunk import Moment, States
 from .errors import SpiketuneError
 from .modes import evaluating
 from .neurons import Neuron
+from .pieces import Pieces
 from .program import Instead, Monitor, Program
 from .readout import Mean, Readout
 from .report import Report
+from .room import within_memory
+from .simulation import Simulation
 from .trees import over_leaves
 
 # Enough steps at once to keep the convolutions busy, few enough that memory does not grow with T.
@@ -172,18 +174,15 @@ class SpikingNetwork(nn.Module):
             check_steps(chunk, "chunk")
         # While gradients are kept, chunks would save nothing: the whole history stays in memory.
         whole = torch.is_grad_enabled() or any(neuron.whole for _, neuron in self.neurons())
-        longest = chunk or (steps if whole else CHUNK)
-        stem = program.stem(x)
-        states: States = {}
-        done = 0
-        while done < steps:
-            driven = self.drive is None or done < self.drive
-            end = min(steps, done + longest, self.drive if driven and self.drive else steps)
-            moment = Moment(end - done, driven, self.drive)
-            out, states = program.run(stem, states, moment, monitor=monitor)
-            # Half precision, as autocast leaves it, is too coarse to sum over time.
-            yield over_leaves(lambda o: o.to(torch.promote_types(o.dtype, torch.float32)), out)
-            done = end
+        own = program is self.program and not self.training
+        pieces = Pieces(program, x) if own and not whole and chunk is None else None
+        longest = chunk or (pieces.steps if pieces else steps if whole else CHUNK)
+        with within_memory(self, x, steps, chunk=longest):
+            run = Simulation(program, x, self.drive, monitor, pieces)
+        while run.done < steps:
+            with within_memory(self, x, steps, chunk=longest):
+                out = run.advance(min(longest, steps - run.done))
+            yield out
 
     def ann(
         self, x: Tensor, observe: Monitor | None = None, *, instead: Instead | None = None

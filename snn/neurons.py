@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from .dynamics import Firing, State, fire_and_reset, if_charge, lif_charge, over_time
 from .errors import SpiketuneError
+from .fused.paths import precise, run_neuron
 
 
 class Temporal(nn.Module, ABC):
@@ -130,15 +131,23 @@ class Neuron(Temporal):
         """Run the current ``[T, B, ...]`` and return spikes times threshold and the state."""
         return over_time(self.step, current, state)
 
-    def forward(self, x: Tensor, state: State | None = None) -> tuple[Tensor, State]:
-        """Run the current ``[T, B, ...]`` and return spikes (in ANN units) and the state."""
-        # Under autocast a layer hands in half precision; a membrane must not lose what it sums.
-        x = x.to(torch.promote_types(x.dtype, self.threshold.dtype))
-        state = self.start(x) if state is None else state
+    def forward(
+        self,
+        x: Tensor,
+        state: State | None = None,
+        *,
+        spent: tuple[bool, bool] = (False, False),
+    ) -> tuple[Tensor, State]:
+        """Run the current ``[T, B, ...]`` and return spikes (in ANN units) and the state.
+
+        Where the current or the state is ``spent``, needed by nobody afterwards, what is made
+        without gradients may take its place.
+        """
         if self.through is not None and torch.is_grad_enabled():
-            spikes, state = self.through(self, x, state)
+            x = precise(self, x)
+            spikes, state = self.through(self, x, self.start(x) if state is None else state)
         else:
-            spikes, state = self.run(x, state)
+            spikes, state = run_neuron(self, x, state, spent=spent)
         return (spikes / self.threshold if self.folded else spikes), state
 
     def ann(self, x: Tensor) -> Tensor:

@@ -13,15 +13,21 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.fx import Graph, Node
-from torch.fx.node import Argument, map_arg
+from torch.fx.node import Argument, Target, map_arg
 from torch.nn import Module
 
 from .chunk import Chunk, Moment, States, Values, leads, only_input, size_of
 from .dependencies import SIGNALS, Depends, dependencies, is_linear
 from .gates import MOMENTARY
 from .neurons import Temporal
-from .ops import SUMS, WEIGHTED
+from .ops import SUMS, WEIGHTED, aten
+from .pads import constant_padded, padded
 
+# What runs in the place of some operations, with the same answer.
+FASTER: dict[Target, Callable[..., Any]] = {
+    aten.pad.default: padded,
+    aten.constant_pad_nd.default: constant_padded,
+}
 Monitor = Callable[[str, Tensor], None]
 Instead = Callable[[str, Temporal, Tensor], Tensor]
 
@@ -54,6 +60,7 @@ class Program:
         self._free_body = _last_uses(self.body, self._wanted)
         self._by_step = {n for n in self.body if _must_go_by_step(n, self.depends)}
         self._linear = {n for n in self.body if is_linear(n, self.depends)}
+        self.spent = {n for n in self.body if n not in self._wanted and _is_spent(n)}
 
     def shapes(self, image: Tensor) -> dict[Node, Any]:
         """Run once on ``image`` and return every tensor's shape and every size's number."""
@@ -156,6 +163,10 @@ class Program:
         """Return the outputs ``[T, B, ...]`` of a chunk that has come through the body."""
         return map_arg(self._output, chunk.signal)
 
+    def last_used(self, node: Node) -> Iterable[Node]:
+        """Return the values of the body that nothing needs after this node."""
+        return self._free_body.get(node, ())
+
     def is_unit(self, node: Node) -> bool:
         """Whether a node calls a unit with a memory."""
         return node.op == "call_module" and isinstance(self.unit(node), Temporal)
@@ -186,13 +197,19 @@ class Program:
         if node.op == "call_module":
             return self.unit(node)(*arguments, **keywords)
         assert callable(node.target)
-        return node.target(*arguments, **keywords)
+        return FASTER.get(node.target, node.target)(*arguments, **keywords)
 
 
 def _must_go_by_step(node: Node, depends: dict[Node, Depends]) -> bool:
     """Whether time cannot be folded into the batch: it is not first, or worked along."""
     signals = [n for n in node.all_input_nodes if depends[n] in SIGNALS]
     return bool(node.meta.get("along")) or not all(leads(n) for n in (node, *signals))
+
+
+def _is_spent(node: Node) -> bool:
+    """Whether a value has memory of its own and its one user may overwrite it."""
+    made = node.op == "call_function" and (node.target in WEIGHTED or node.target in SUMS)
+    return made and len(node.users) == 1
 
 
 def _undriven_args(node: Node, depends: dict[Node, Depends]) -> tuple[Argument, ...]:

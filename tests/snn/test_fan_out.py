@@ -135,3 +135,13 @@ def test_thresholds_and_precision_do_not_matter() -> None:
     assert before.becomes == after.becomes
     for name, fan_out in before.fan_out.items():
         assert torch.equal(fan_out.double(), after.fan_out[name])
+
+
+def test_half_precision_loses_no_count() -> None:
+    ann = nn.Sequential(nn.Conv2d(1, 3, 3), nn.ReLU(), nn.Conv2d(3, 301, 3, padding=1)).eval()
+    snn = st.to_snn(ann, torch.rand(4, 1, 8, 8), st.Binary(steps=4))
+    expected, found = costs(snn), costs(snn.bfloat16())
+    for name, fan_out in expected.fan_out.items():
+        assert int(fan_out.max()) == 9 * 301
+        assert torch.equal(found.fan_out[name].double(), fan_out.double())
+    assert (found.stem_macs, found.ann_macs) == (expected.stem_macs, expected.ann_macs)

@@ -1,0 +1,1 @@
+"""Neurons over the whole time axis in one kernel; the eager steps remain the reference."""
