@@ -10,6 +10,7 @@ from .history import Epoch, History, Update
 from .hybrid import Half, Hybrid, hybrid, hybrids
 from .logs import OnBatch, OnEpoch
 from .losses import RMP, TET, IMLoss, Loss, MeanCrossEntropy, Objective, Scene, register_loss
+from .na import NA
 from .ottt import OTTT
 from .qcfs import QCFS
 from .refold import fold_norms
@@ -23,6 +24,7 @@ from .unfold import unfold
 
 __all__ = [
     "DIET",
+    "NA",
     "OTTT",
     "QCFS",
     "RMP",

@@ -48,6 +48,7 @@ from spiketune.snn import SpikingNetwork
 
 from .batches import Loader
 from .errors import TuneError
+from .process_group import begin_group
 from .randomness import samplers
 
 T = TypeVar("T")
@@ -159,7 +160,7 @@ def find_processes() -> Processes:
     if not dist.is_initialized():
         if not all(os.environ.get(key) for key in _TORCHRUN) or os.environ["WORLD_SIZE"] == "1":
             return Processes()
-        dist.init_process_group()
+        begin_group()
     return Processes(rank=dist.get_rank(), count=dist.get_world_size())
 
 

@@ -12,20 +12,22 @@ Gruslys et al. 2016, "Memory-efficient backpropagation through time".
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from itertools import pairwise
 from types import TracebackType
 from typing import Any, TypeVar
 
 from torch import Tensor, nn
 from torch.fx import Node
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.utils.checkpoint import checkpoint
 
 from spiketune.snn import Monitor, Neuron, Program, SpikingNetwork, Temporal
 from spiketune.snn.chunk import Chunk, Moment, States, Values
 
 from .errors import TuneError
+from .packing import AsItIs, Packing
+from .segments import segment
 
 T = TypeVar("T")
 # Values that a neuron keeps for the way back, about, for each that it sends.
@@ -40,6 +42,8 @@ class Recomputed(Program):
         blocks: parts of the graph behind the first neuron, of about the same size; None for one
             that keeps all.
         over_time: whether every run of it, a stretch of time, is a segment too.
+        packing: packs spikes that are computed again; those that pass between segments are packed
+            where it is active.
 
     Raises:
         TuneError: if there are more blocks than neurons; or if something in the network would see
@@ -55,9 +59,15 @@ class Recomputed(Program):
     """
 
     def __init__(
-        self, snn: SpikingNetwork, *, blocks: int | None = None, over_time: bool = False
+        self,
+        snn: SpikingNetwork,
+        *,
+        blocks: int | None = None,
+        over_time: bool = False,
+        packing: Packing | None = None,
     ) -> None:
         super().__init__(snn.net.graph, snn.net)
+        self._packing = packing
         self._net, self._over_time = snn.net, over_time
         self._blocks: list[list[Node]] = []
         if blocks is not None:
@@ -84,7 +94,11 @@ class Recomputed(Program):
     def _divide(self, shapes: dict[Node, Any], blocks: int) -> list[list[Node]]:
         kept = [_KEPT if self.is_unit(node) else 1 for node in self.body]
         sizes = [size(shapes[node]) * most for node, most in zip(self.body, kept, strict=True)]
-        return [[self.body[place] for place in part] for part in split(sizes, blocks)]
+        parts = split(sizes, blocks)
+        if self._packing is not None:
+            behind = [at + 1 for at, node in enumerate(self.body) if self.is_unit(node)]
+            parts = recut(parts, behind)
+        return [[self.body[place] for place in part] for part in parts]
 
     def _in_blocks(self, stem: Values, states: States, moment: Moment) -> tuple[Any, States]:
         values: Values = {}
@@ -101,18 +115,21 @@ class Recomputed(Program):
     ) -> tuple[Values, States]:
         """Run some nodes on the values before them; return those behind them, and the states."""
         chunk = Chunk(self, stem, moment)
-        chunk.values = dict(values)
+        chunk.values = values  # not a copy, which would keep what is no longer needed
         after = self.advance(chunk, nodes, states)
         return chunk.values, after
 
     def _segment(self, function: Callable[..., T], *given: object) -> T:
-        found: T = checkpoint(
-            function, *given, use_reentrant=False, context_fn=lambda: (nullcontext(), self._again())
-        )
-        return found
+        keep = AsItIs.of if self._packing is None else self._packing.pack
+        return segment(function, *given, again=self._again, keep=keep)
 
-    def _again(self) -> AbstractContextManager[None]:
-        return Scratch(self._net)
+    @contextmanager
+    def _again(self) -> Iterator[None]:
+        with ExitStack() as stack:
+            stack.enter_context(Scratch(self._net))
+            if self._packing is not None:
+                stack.enter_context(self._packing.watching())
+            yield
 
     def _require_steps_apart(self) -> None:
         for node in self.body:
@@ -180,6 +197,21 @@ def split(sizes: list[int], parts: int) -> list[list[int]]:
         found.setdefault(int((before + own / 2) * parts / total), []).append(place)
         before += own
     return [found[part] for part in sorted(found)]
+
+
+def recut(parts: list[list[int]], allowed: list[int]) -> list[list[int]]:
+    """Move each cut between parts to the nearest place where one is allowed.
+
+    Spikes take less memory than the currents made of them, if they are packed.
+
+    Example:
+        >>> recut([[0, 1], [2, 3, 4]], [1, 4])
+        [[0], [1, 2, 3, 4]]
+    """
+    end = parts[-1][-1] + 1
+    cuts = {min(allowed, key=lambda at: abs(at - part[0])) for part in parts[1:]} - {end}
+    edges = [0, *sorted(cuts), end]
+    return [list(range(*pair)) for pair in pairwise(edges)]
 
 
 def size(shape: Any) -> int:

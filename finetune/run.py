@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from spiketune.snn import SpikingNetwork
+from spiketune.snn.room import within_memory
 
 from .about import tuned
 from .averaging import Average
@@ -189,7 +190,8 @@ class Run:
             if self.mix is not None:
                 images, labels = self.mix(images, labels, where)
             self.gradients.begin(len(images))
-            with self.place.precision():
+            steps = self.plan.steps
+            with self.place.precision(), within_memory(self.snn, images, steps, chunk=steps):
                 taught = ask(self.plan.teacher, images, self.place.classes)
                 outcome = self.learn(Batch(images, labels, taught))
             loss = outcome.loss.item()

@@ -32,6 +32,7 @@ from torch import Tensor
 from spiketune.snn import Sigmoid, SpikingNetwork, Surrogate
 
 from .errors import TuneError
+from .packing import Packing, packed
 from .recompute import Recomputed
 from .rules import Learn, Rule, Task, Unroll, outputs, register_rule, through_time
 
@@ -54,6 +55,8 @@ class SurrogateBPTT(Rule):
             the square root of the number of neurons is a good start.
         recompute_steps: divide the steps into stretches of so many and keep the states between
             them; ``√T`` is a good start. Not with BatchNorms that train, which see all steps.
+        pack_spikes: keep the spikes of binary and ternary neurons as bytes, a quarter of what
+            floats take; answers and gradients stay the same to the bit. Not under bfloat16.
 
     Raises:
         TuneError: on fewer than 2 blocks, or stretches of less than one step.
@@ -68,6 +71,7 @@ class SurrogateBPTT(Rule):
     train_thresholds: bool = True
     recompute_blocks: int | None = None
     recompute_steps: int | None = None
+    pack_spikes: bool = False
 
     def __post_init__(self) -> None:
         for name, least in (("recompute_blocks", 2), ("recompute_steps", 1)):
@@ -81,7 +85,8 @@ def surrogate_bptt(snn: SpikingNetwork, rule: SurrogateBPTT, task: Task) -> Lear
     """Set the slope of every neuron and return the step that learns from one batch.
 
     Raises:
-        TuneError: if the network, or its steps, cannot be divided as the rule asks.
+        TuneError: if the network, or its steps, cannot be divided as the rule asks, or spikes are
+            to be packed and it has neither binary nor ternary neurons.
     """
     set_slopes(
         snn,
@@ -100,14 +105,15 @@ def _unroll(snn: SpikingNetwork, rule: SurrogateBPTT, steps: int) -> Unroll:
             f"recompute_steps={stretch} would compute all {steps} steps again at once, which saves "
             "nothing; give fewer, or leave it out"
         )
+    packing = Packing(snn) if rule.pack_spikes else None
     if blocks is None and stretch is None:
-        return outputs
-    program = Recomputed(snn, blocks=blocks, over_time=stretch is not None)
+        return outputs if packing is None else packed(packing, outputs)
+    program = Recomputed(snn, blocks=blocks, over_time=stretch is not None, packing=packing)
 
     def unroll(snn: SpikingNetwork, images: Tensor, steps: int) -> Tensor:
         return torch.cat(list(snn.outputs(images, steps, chunk=stretch, program=program)))
 
-    return unroll
+    return unroll if packing is None else packed(packing, unroll)
 
 
 def set_slopes(

@@ -19,6 +19,7 @@ from torch.fx import GraphModule, Node
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from spiketune.snn import Neuron, Row, SpikingNetwork, Temporal, evaluating
+from spiketune.snn.network import CHUNK
 from spiketune.snn.norms import BATCH_NORMS
 from spiketune.snn.ops import MATRIX_PRODUCTS, WEIGHTED, aten
 from spiketune.snn.placing import free_name
@@ -80,7 +81,9 @@ def unfold(snn: SpikingNetwork, images: Tensor, *, steps: int | None = None) -> 
     renew(unfolded)
     with torch.no_grad(), evaluating(unfolded):
         for part in torch.split(images, _BATCH):
-            unfolded(part, steps)
+            # Chunks of one length: those sized to memory would let the watches see a trial run.
+            for _ in unfolded.outputs(part, steps or unfolded.steps, chunk=CHUNK):
+                pass
     like = next(unfolded.parameters())
     for (target, watch), node in zip(watches.items(), places, strict=True):
         bias = _take_bias(unfolded.net, target)

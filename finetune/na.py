@@ -1,0 +1,213 @@
+"""NA, neighbourhood aggregation: a finite difference in place of the spike's derivative.
+
+What a layer's gradient is, is told in ``aggregation``; between layers it goes backward as always.
+There is no surrogate slope. Thresholds and leaks are constants.
+
+Source: Yang, Zhang & Li 2021, "Backpropagated neighborhood aggregation for accurate training of
+spiking neural networks" (ICML). Differences here: distances are in thresholds, so that one clip
+serves any scale of the network; where steps run in two stretches, as with a drive that ends
+early, the second reaches the first through the membrane between them, as its gradient has it; and
+``error="exact"``, which knows the true change of a quadratic loss of the output neurons, is no
+setting, for losses here are of any form and see the answers of a last layer without spikes:
+``neighbours.exact_change`` has it as a function.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from spiketune.snn import LIF, Firing, HardReset, Neuron, SpikingNetwork, State, decay_behind
+from spiketune.snn.fused.paths import run_neuron, run_pointwise
+
+from .aggregation import Reach, na_gradient, sparse_na_gradient
+from .equaliser import Equaliser
+from .errors import TuneError
+from .leaky import require_integrating
+from .rules import Learn, Rule, Task, register_rule, through_time
+
+# Steps from which following short chains one by one is faster than all neighbours to the end.
+LONG = 256
+# Up to so many, all chains go into one kernel, which grows with their square.
+UNROLLED = 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class NA(Rule):
+    """Train IF and LIF neurons by what would come of one spike more or less.
+
+    ``NA.reference()`` has the settings of the authors' program.
+
+    Attributes:
+        error: ``"e"`` sums what is still to come, ``e[t] = g[t] + r e[t+1]``, as the paper does,
+            where spikes arrive through a ``Synapse``; ``"g"`` takes the gradient as it comes.
+            Without synapses ``r = 0`` and both are the same.
+        power: of the distance to the threshold, 1 or 3.
+        clip: largest ``1/distance``, in thresholds.
+        equalise: make all layers' gradients about as large as the last one's; see ``Equaliser``.
+
+    Raises:
+        TuneError: on a value out of its range.
+
+    Example:
+        >>> NA.reference()
+        NA(error='e', power=3, clip=5.0, equalise=True)
+    """
+
+    error: Literal["e", "g"] = "e"
+    power: int = 1
+    clip: float = 10.0
+    equalise: bool = False
+
+    remedy = "give NA a larger clip"
+
+    def __post_init__(self) -> None:
+        if self.error not in ("e", "g"):
+            raise TuneError(
+                f"error must be 'e' or 'g', not {self.error!r}; the exact change of a quadratic "
+                "loss is neighbours.exact_change, a function and no rule"
+            )
+        if self.power not in (1, 3):
+            raise TuneError(f"power must be 1 or 3, not {self.power!r}")
+        if not 0 < self.clip < float("inf"):
+            raise TuneError(f"clip must be above 0, not {self.clip!r}; give 10")
+
+    @classmethod
+    def reference(cls) -> NA:
+        """Return the settings of the authors' program: cube, clip 5, equalised."""
+        return cls(power=3, clip=5.0, equalise=True)
+
+
+class _Layer(NamedTuple):
+    """What the gradient of one layer of neurons needs to know."""
+
+    reach: Reach
+    decay: float
+    equaliser: Equaliser | None
+    last: bool
+
+
+@register_rule(NA)
+def na(snn: SpikingNetwork, rule: NA, task: Task) -> Learn:
+    """Give every neuron its gradient and return the step that learns from one batch.
+
+    Raises:
+        TuneError: on neurons that are not IF or LIF, or an error that cannot be summed.
+    """
+    require_integrating(snn, "NA")
+    reach = Reach(power=rule.power, clip=rule.clip)
+    equaliser = Equaliser() if rule.equalise else None
+    nodes = list(snn.neuron_nodes())
+    for node, neuron in nodes:
+        decay = decay_behind(snn, node) if rule.error == "e" else 0.0
+        if decay and snn.drive is not None and snn.drive < task.steps:
+            raise TuneError(
+                f"{node.name}: with drive={snn.drive} of {task.steps} steps the errors of later "
+                "ones are not at hand; train with NA(error='g')"
+            )
+        neuron.threshold.requires_grad_(False)
+        if isinstance(neuron, LIF):
+            neuron.leak.requires_grad_(False)
+        last = node is nodes[-1][0]
+        neuron.through = partial(aggregated, _Layer(reach, decay, equaliser, last))
+    return through_time(snn, task)
+
+
+def aggregated(
+    layer: _Layer, neuron: Neuron, current: Tensor, state: State
+) -> tuple[Tensor, State]:
+    """Run an IF or LIF neuron with this module's gradient.
+
+    Args:
+        layer: settings.
+        neuron: as it is; spikes and membranes are its own.
+        current: ``[T, B, ...]``.
+        state: before the first step.
+
+    Returns:
+        Spikes times threshold ``[T, B, ...]``, and the state after.
+
+    Example:
+        >>> import torch
+        >>> from spiketune.snn import IF
+        >>> current = torch.full((3, 1), 0.6, requires_grad=True)
+        >>> layer = _Layer(Reach(), 0.0, None, False)
+        >>> spikes, _ = aggregated(layer, IF(torch.tensor(1.0)), current, State(torch.zeros(1)))
+        >>> spikes[2].backward()
+        >>> current.grad.flatten()
+        tensor([ 2.5000, -5.0000,  5.0000])
+    """
+    spikes, membrane = _Aggregated.apply(current, state.membrane, neuron, layer)
+    return spikes, State(membrane)
+
+
+class _Aggregated(torch.autograd.Function):
+    """The neuron's own steps forward; the differences of ``aggregation`` backward."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, current: Tensor, membrane: Tensor, neuron: Neuron, layer: _Layer
+    ) -> tuple[Tensor, Tensor]:
+        spikes, state = run_neuron(neuron, current, State(membrane))
+        leak = neuron.leak if isinstance(neuron, LIF) else None
+        ctx.save_for_backward(current, membrane, neuron.threshold, leak)
+        ctx.firing, ctx.layer = neuron.firing, layer
+        ctx.set_materialize_grads(False)
+        return spikes, state.membrane
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+        current, membrane, threshold, leak = ctx.saved_tensors
+        error, later = grads
+        if error is None:
+            error = torch.zeros_like(current)
+        layer: _Layer = ctx.layer
+        found = _gradient(layer, ctx.firing, current, error, membrane, threshold, leak, later)
+        if layer.equaliser is not None:
+            found = layer.equaliser(found, last=layer.last)
+        before = None
+        if ctx.needs_input_grad[1]:
+            before = found[0] if leak is None else leak * found[0]
+        return found, before, None, None
+
+
+def _gradient(
+    layer: _Layer,
+    firing: Firing,
+    current: Tensor,
+    error: Tensor,
+    membrane: Tensor,
+    threshold: Tensor,
+    leak: Tensor | None,
+    later: Tensor | None,
+) -> Tensor:
+    """Return the gradient at the current, by kernels where they unroll all chains of a run."""
+    how: Any = {"firing": firing, "reach": layer.reach, "decay": layer.decay}
+    if len(current) > UNROLLED:
+        long = len(current) > LONG and isinstance(firing.reset, HardReset)
+        rule = sparse_na_gradient if long else na_gradient
+        return rule(current, error, membrane, threshold, leak, later, **how)
+
+    def pointwise(current: Tensor, error: Tensor, membrane: Tensor, *rest: Tensor) -> Tensor:
+        more = list(rest)
+        last = None if later is None else more.pop(0)
+        return na_gradient(
+            current, error, membrane, more[0], more[1] if leak is not None else None, last, **how
+        )
+
+    dtype = torch.promote_types(current.dtype, threshold.dtype)
+    settings = [threshold] if leak is None else [threshold, leak]
+    found = run_pointwise(
+        pointwise,
+        (na_gradient, *how.values(), later is None),
+        [current.to(dtype), error.to(dtype)],
+        [one.expand(current.shape[1:]) for one in (membrane, later) if one is not None],
+        settings,
+    )
+    return found.to(current.dtype)
