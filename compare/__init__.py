@@ -1,6 +1,8 @@
 """Accuracy, agreement, spikes, operations, energy, time and memory against the step budget."""
 
+from .early_exit import ExitResult, fit_exit, measure_exit
 from .energy import FP16, FP32, INT8, EnergyModel
+from .exit_curve import ExitCurve, exit_curve
 from .interval import wilson
 from .meter import Meter
 from .result import Result
@@ -12,10 +14,15 @@ __all__ = [
     "FP32",
     "INT8",
     "EnergyModel",
+    "ExitCurve",
+    "ExitResult",
     "Meter",
     "Progress",
     "Result",
     "Table",
+    "exit_curve",
+    "fit_exit",
+    "measure_exit",
     "sweep",
     "wilson",
 ]

@@ -7,7 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from spiketune.snn import SpikingNetwork, costs
+from spiketune.snn import Neuron, SpikingNetwork, costs
+from spiketune.snn.fused.tally import tally, tally_several
+
+from .fan_out import FanOut
 
 
 class Meter:
@@ -38,8 +41,7 @@ class Meter:
         self._snn = snn
         self._steps = steps
         self._neurons = dict(snn.neurons())
-        # Whole numbers by definition; an average pool's 1/k² times k² leaves float dust behind.
-        self._fan_out = {name: f.round().long() for name, f in self.costs.fan_out.items()}
+        self._fan_out = {name: FanOut(met) for name, met in self.costs.fan_out.items()}
         device = next(iter(snn.parameters())).device
         self._spikes = torch.zeros(steps, dtype=torch.long, device=device)
         self._accumulates = torch.zeros(steps, dtype=torch.long, device=device)
@@ -69,25 +71,18 @@ class Meter:
         """Take one chunk ``[T', B, ...]`` of one unit; chunks of a unit come in order."""
         start = self._done.get(name, 0)
         self._done[name] = end = start + len(out)
-        if name not in self._neurons and name not in self._fan_out:
+        if name not in self._fan_out:
             return
         neuron = self._neurons.get(name)
-        events = (out != 0 if neuron is None else neuron.events(out, start)).long()
-        if name in self._neurons:
-            self._spikes[start:end] += events.flatten(1).sum(1)
-        if name in self._fan_out:
-            met = _of_all_images(events, self._fan_out[name])
-            self._accumulates[start:end] += met.flatten(1).sum(1)
-
-
-def _of_all_images(events: Tensor, fan_out: Tensor) -> Tensor:
-    """Return what the spikes ``[T', B, ...]`` meet, given what those of one image would meet.
-
-    A reshape may have made ``k`` rows of each image, ``[T', B k, ...]``, or put the images behind
-    another dimension.
-    """
-    rows = fan_out if fan_out.dim() == events.dim() - 1 else fan_out.unsqueeze(0)
-    if rows.shape[1:] != events.shape[2:]:
-        return events * rows
-    images = events.view(len(events), -1, len(rows), *events.shape[2:])
-    return images.sum(1) * rows
+        # Most neurons send one spike or none, which counts without a look at its size.
+        plain = neuron is None or type(neuron).events is Neuron.events
+        events = out if neuron is None or plain else neuron.events(out, start)
+        fan_out = self._fan_out[name]
+        sent, weights = fan_out.beside(events)
+        if plain or events.dtype == torch.bool:
+            spikes, met = tally(sent, weights, fan_out.largest)
+        else:
+            spikes, met = tally_several(sent, weights)
+        if neuron is not None:
+            self._spikes[start:end] += spikes
+        self._accumulates[start:end] += met

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypedDict, TypeVar
 
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from spiketune.snn import SpiketuneError, SpikingNetwork
 
 from .batches import Batches
+from .clock import timed
 from .energy import FP32, EnergyModel
 from .interval import wilson
 from .memory import PeakMemory
@@ -149,9 +150,9 @@ def _evaluate(
             if run is None:  # built at the first batch, outside the time and the memory taken
                 run = runner(name, model, budgets, images[:1])
             with peak:
-                answers, taken = _timed(run, images, place)
+                answers, taken = timed(partial(run.answers, images), place)
             seconds += taken
-            _check(name, answers, truth)
+            check_answers(name, answers, truth)
             predicted.append(answers.argmax(2).cpu())
             labels.append(truth.cpu())
             if progress is not None:
@@ -169,26 +170,14 @@ def _evaluate(
     )
 
 
-def _timed(run: Runner, images: Tensor, place: torch.device) -> tuple[Tensor, float]:
-    _wait(place)
-    started = time.perf_counter()
-    answers = run.answers(images)
-    _wait(place)
-    return answers, time.perf_counter() - started
-
-
-def _wait(place: torch.device) -> None:
-    if place.type == "cuda":
-        torch.cuda.synchronize(place)
-
-
 def _matches(predicted: Tensor, wanted: Tensor, budgets: tuple[int, ...]) -> tuple[int, ...]:
     """Return for each budget how many images are answered as wanted."""
     counts = (predicted == wanted).sum(1)
     return tuple(counts.expand(len(budgets)).tolist())
 
 
-def _check(name: str, answers: Tensor, truth: Tensor) -> None:
+def check_answers(name: str, answers: Any, truth: Tensor) -> None:
+    """Refuse answers that are not numbers ``[T, B, classes]`` for classes that hold the labels."""
     if not isinstance(answers, Tensor):
         raise SpiketuneError(
             f"{name!r} gives no scores [images, classes] but a {type(answers).__name__}; give a "

@@ -15,7 +15,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from spiketune.compare import Table, sweep
+    from spiketune.compare import ExitResult, Table, fit_exit, measure_exit, sweep
     from spiketune.convert import (
         LTB,
         MSE,
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     )
     from spiketune.finetune import (
         DIET,
+        NA,
         OTTT,
         QCFS,
         RMP,
@@ -70,6 +71,7 @@ if TYPE_CHECKING:
         Constant,
         ConversionError,
         Delayed,
+        EarlyExit,
         Geometric,
         Harmonic,
         Mean,
@@ -77,8 +79,11 @@ if TYPE_CHECKING:
         SharedBN,
         SpiketuneError,
         SpikingNetwork,
+        Synapse,
+        add_synapses,
         costs,
         load,
+        neuron_path,
         register_function,
         save,
     )
@@ -100,7 +105,7 @@ if TYPE_CHECKING:
     )
 
 _ROOMS = {
-    "compare": ("Table", "sweep"),
+    "compare": ("ExitResult", "Table", "fit_exit", "measure_exit", "sweep"),
     "convert": (
         "BiasCorrection",
         "Binary",
@@ -132,6 +137,7 @@ _ROOMS = {
         "History",
         "IMLoss",
         "MeanCrossEntropy",
+        "NA",
         "OTTT",
         "QCFS",
         "RMP",
@@ -153,6 +159,7 @@ _ROOMS = {
         "Constant",
         "ConversionError",
         "Delayed",
+        "EarlyExit",
         "Geometric",
         "Harmonic",
         "Mean",
@@ -160,10 +167,13 @@ _ROOMS = {
         "SharedBN",
         "SpiketuneError",
         "SpikingNetwork",
+        "Synapse",
         "TDBN",
         "TEBN",
+        "add_synapses",
         "costs",
         "load",
+        "neuron_path",
         "register_function",
         "save",
     ),
@@ -190,6 +200,7 @@ __all__ = [
     "DIET",
     "LTB",
     "MSE",
+    "NA",
     "OTTT",
     "QCFS",
     "RMP",
@@ -205,6 +216,8 @@ __all__ = [
     "ConversionError",
     "Correction",
     "Delayed",
+    "EarlyExit",
+    "ExitResult",
     "Features",
     "Gaussian",
     "Geometric",
@@ -230,17 +243,20 @@ __all__ = [
     "SpiketuneError",
     "SpikingNetwork",
     "SurrogateBPTT",
+    "Synapse",
     "Table",
     "Ternary",
     "Threshold",
     "Training",
     "WeightCalibration",
+    "add_synapses",
     "calibrate_gain",
     "ceiling",
     "check",
     "costs",
     "data_info",
     "doctor",
+    "fit_exit",
     "fold_norms",
     "gradient_norms",
     "hybrid",
@@ -250,6 +266,8 @@ __all__ = [
     "load",
     "load_ann",
     "load_data",
+    "measure_exit",
+    "neuron_path",
     "photographs",
     "recipe",
     "recipes",

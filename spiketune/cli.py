@@ -18,6 +18,7 @@ from spiketune.zoo import NeuronKind
 
 from . import commands, inspection, tuning
 from .demo import demo
+from .exits import exit
 from .naming import options, require_known
 from .parsing import Parser, own_defaults
 
@@ -29,8 +30,10 @@ COMMANDS: dict[str, Any] = {
     "convert": commands.convert,
     "tune": tuning.tune,
     "sweep": commands.sweep,
+    "exit": exit,
     "doctor": inspection.doctor,
     "recipes": inspection.recipes,
+    "info": inspection.info,
 }
 # What is named by a class, its settings behind it. Of a union whose classes are not listed here,
 # jsonargparse would read every name as that of the first.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
@@ -12,6 +13,8 @@ import spiketune as st
 from spiketune.convert import MSE, Method, Threshold
 from spiketune.convert.method import Granularity
 from spiketune.snn import Report
+from spiketune.snn.fused.available import available
+from spiketune.snn.fused.paths import current_path
 from spiketune.snn.network import check_steps
 
 from .options import Images, listed, method_of, points, usable_device
@@ -224,3 +227,23 @@ def _whole(name: str) -> int:
         return int(name)
     except ValueError:
         raise st.SpiketuneError(f"levels must be whole numbers, not {name!r}") from None
+
+
+def info() -> None:
+    """Show versions, devices, and how neurons run here: in kernels or step by step."""
+    lines = {
+        "spiketune": _version("spiketune"),
+        "torch": f"{torch.__version__}, {torch.get_num_threads()} threads",
+        "timm": _version("timm"),
+        "neurons": f"{current_path()} (SPIKETUNE_NEURONS, or st.neuron_path in Python)",
+        **{f"neurons on {device}": words for device, words in available().items()},
+    }
+    for name, words in lines.items():
+        print(f"{name:<16} {words}")
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:  # run from its folder
+        return "not installed"

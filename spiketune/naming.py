@@ -167,7 +167,9 @@ def _default(holder: Any, name: str) -> object:
 
 def _leaves(base: type) -> Iterator[type]:
     """Yield the classes below one that stand for something of their own, or that one itself."""
-    below: list[type] = base.__subclasses__()
+    # One that is made inside a function cannot be named.
+    known: list[type] = base.__subclasses__()
+    below = [one for one in known if "<locals>" not in one.__qualname__]
     for cls in below:
         yield from _leaves(cls)
     if not below:

@@ -19,11 +19,12 @@ from spiketune.snn.network import check_steps, plain_cfg
 Loader = DataLoader[tuple[torch.Tensor, int]]
 
 
-def require_out(out: Path, **read: Path | None) -> None:
-    """Refuse, before any work, a file for a network that cannot or should not be written.
+def require_out(out: Path, *, suffix: str = ".safetensors", **read: Path | None) -> None:
+    """Refuse, before any work, a file that cannot or should not be written.
 
     Args:
         out: what --out says.
+        suffix: how its name must end.
         read: files that the command reads, by the names of their options.
 
     Raises:
@@ -31,9 +32,9 @@ def require_out(out: Path, **read: Path | None) -> None:
     """
     if out.exists() and not out.is_file():
         what = "a folder" if out.is_dir() else "a device or a pipe"
-        raise st.SpiketuneError(f"--out {out} is {what}; name a .safetensors file to write")
-    if out.suffix != ".safetensors":  # a checkpoint is called as the file but for the suffix
-        raise st.SpiketuneError(f"--out {out} is no .safetensors file; give {out}.safetensors")
+        raise st.SpiketuneError(f"--out {out} is {what}; name a {suffix} file to write")
+    if out.suffix != suffix:  # a checkpoint is called as the file but for the suffix
+        raise st.SpiketuneError(f"--out {out} is no {suffix} file; give {out}{suffix}")
     above = next(folder for folder in out.absolute().parents if folder.exists())
     if not above.is_dir():
         raise st.SpiketuneError(f"--out {out} lies in {above}, which is no folder; give another")
