@@ -52,7 +52,11 @@ class Settings:
 
 RULES: dict[str, Callable[[int], Rule]] = {
     "SurrogateBPTT": lambda steps: st.SurrogateBPTT(),
+    "SurrogateBPTT, spikes as bytes": lambda steps: st.SurrogateBPTT(pack_spikes=True),
     "SurrogateBPTT, 4 blocks": lambda steps: st.SurrogateBPTT(recompute_blocks=4),
+    "SurrogateBPTT, 4 blocks, spikes as bytes": lambda steps: st.SurrogateBPTT(
+        recompute_blocks=4, pack_spikes=True
+    ),
     "SurrogateBPTT, stretches of √T": lambda steps: st.SurrogateBPTT(
         recompute_steps=round(steps**0.5)
     ),
