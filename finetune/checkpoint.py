@@ -13,7 +13,6 @@ import os
 import pickle
 import re
 import zlib
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from torch import Tensor, nn
 
 from spiketune.snn import SpikingNetwork
 from spiketune.snn.description import describe
+from spiketune.snn.files import whole_file
 
 from .about import About
 from .errors import TuneError
@@ -123,19 +123,15 @@ def write(path: Path, checkpoint: Checkpoint) -> None:
     Raises:
         TuneError: if the file cannot be written.
     """
-    partial = path.with_name(path.name + ".partial")
     names = set(Checkpoint.__dataclass_fields__) - {"history", "tally"}
     data = {name: getattr(checkpoint, name) for name in names}
     data |= {"history": asdict(checkpoint.history), "tally": asdict(checkpoint.tally)}
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        torch.save({"format": FORMAT, **data}, partial)
-        _flush(partial)
-        partial.replace(path)
+        with whole_file(path) as partial:
+            torch.save({"format": FORMAT, **data}, partial)
+            _flush(partial)
         _flush(path.parent)
     except (OSError, RuntimeError) as error:
-        with suppress(OSError):
-            partial.unlink(missing_ok=True)  # half a file helps nobody, least on a full disk
         kept = "the one before it is kept" if path.exists() else "none was written"
         raise TuneError(
             f"{path}: the checkpoint cannot be written ({_first_line(error)}) and {kept}; free "

@@ -34,7 +34,7 @@ class Half(NamedTuple):
 
     Example:
         >>> hybrid("diet2021", epochs=10).rule
-        DIET(surrogate=Linear(height=0.3))
+        DIET(surrogate=Linear(height=0.3), pack_spikes=False)
     """
 
     rule: Rule

@@ -11,6 +11,8 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import IO, Any, Protocol
 
+from spiketune.snn.files import whole_file
+
 from .errors import TuneError
 from .history import Epoch, Update
 
@@ -195,9 +197,8 @@ def _line(record: dict[str, Any]) -> str:
 
 
 def _replace(path: Path, text: str) -> None:
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
+    with whole_file(path) as partial:
+        partial.write_text(text, encoding="utf-8")
 
 
 class Board:

@@ -5,11 +5,8 @@ There is no surrogate slope. Thresholds and leaks are constants.
 
 Source: Yang, Zhang & Li 2021, "Backpropagated neighborhood aggregation for accurate training of
 spiking neural networks" (ICML). Differences here: distances are in thresholds, so that one clip
-serves any scale of the network; where steps run in two stretches, as with a drive that ends
-early, the second reaches the first through the membrane between them, as its gradient has it; and
-``error="exact"``, which knows the true change of a quadratic loss of the output neurons, is no
-setting, for losses here are of any form and see the answers of a last layer without spikes:
-``neighbours.exact_change`` has it as a function.
+serves any scale of the network; and where steps run in two stretches, as with a drive that ends
+early, the second reaches the first through the membrane between them, as its gradient has it.
 """
 
 from __future__ import annotations
@@ -28,7 +25,9 @@ from spiketune.snn.fused.paths import run_neuron, run_pointwise
 from .aggregation import Reach, na_gradient, sparse_na_gradient
 from .equaliser import Equaliser
 from .errors import TuneError
+from .exact import ending, learn_exactly
 from .leaky import require_integrating
+from .packing import unrolled
 from .rules import Learn, Rule, Task, register_rule, through_time
 
 # Steps from which following short chains one by one is faster than all neighbours to the end.
@@ -46,32 +45,34 @@ class NA(Rule):
     Attributes:
         error: ``"e"`` sums what is still to come, ``e[t] = g[t] + r e[t+1]``, as the paper does,
             where spikes arrive through a ``Synapse``; ``"g"`` takes the gradient as it comes.
-            Without synapses ``r = 0`` and both are the same.
+            Without synapses ``r = 0`` and both are the same. ``"exact"`` computes the loss anew for
+            each neighbour of the last neurons, whose spikes must be the answer, filtered or not,
+            and takes ``e`` for all others; it costs ``T N`` losses an image, with ``N`` of them.
         power: of the distance to the threshold, 1 or 3.
         clip: largest ``1/distance``, in thresholds.
         equalise: make all layers' gradients about as large as the last one's; see ``Equaliser``.
+        pack_spikes: keep spikes as bytes, a quarter of what floats take; answers and gradients stay
+            the same to the bit. Not under bfloat16.
 
     Raises:
         TuneError: on a value out of its range.
 
     Example:
         >>> NA.reference()
-        NA(error='e', power=3, clip=5.0, equalise=True)
+        NA(error='e', power=3, clip=5.0, equalise=True, pack_spikes=False)
     """
 
-    error: Literal["e", "g"] = "e"
+    error: Literal["e", "g", "exact"] = "e"
     power: int = 1
     clip: float = 10.0
     equalise: bool = False
+    pack_spikes: bool = False
 
     remedy = "give NA a larger clip"
 
     def __post_init__(self) -> None:
-        if self.error not in ("e", "g"):
-            raise TuneError(
-                f"error must be 'e' or 'g', not {self.error!r}; the exact change of a quadratic "
-                "loss is neighbours.exact_change, a function and no rule"
-            )
+        if self.error not in ("e", "g", "exact"):
+            raise TuneError(f"error must be 'e', 'g' or 'exact', not {self.error!r}")
         if self.power not in (1, 3):
             raise TuneError(f"power must be 1 or 3, not {self.power!r}")
         if not 0 < self.clip < float("inf"):
@@ -97,14 +98,15 @@ def na(snn: SpikingNetwork, rule: NA, task: Task) -> Learn:
     """Give every neuron its gradient and return the step that learns from one batch.
 
     Raises:
-        TuneError: on neurons that are not IF or LIF, or an error that cannot be summed.
+        TuneError: on neurons that are not IF or LIF, or an error that cannot be had.
     """
     require_integrating(snn, "NA")
+    end = ending(snn, task.steps) if rule.error == "exact" else None
     reach = Reach(power=rule.power, clip=rule.clip)
     equaliser = Equaliser() if rule.equalise else None
     nodes = list(snn.neuron_nodes())
     for node, neuron in nodes:
-        decay = decay_behind(snn, node) if rule.error == "e" else 0.0
+        decay = decay_behind(snn, node) if rule.error != "g" else 0.0
         if decay and snn.drive is not None and snn.drive < task.steps:
             raise TuneError(
                 f"{node.name}: with drive={snn.drive} of {task.steps} steps the errors of later "
@@ -115,7 +117,10 @@ def na(snn: SpikingNetwork, rule: NA, task: Task) -> Learn:
             neuron.leak.requires_grad_(False)
         last = node is nodes[-1][0]
         neuron.through = partial(aggregated, _Layer(reach, decay, equaliser, last))
-    return through_time(snn, task)
+    unroll = unrolled(snn, pack_spikes=rule.pack_spikes)
+    if end is not None:
+        return learn_exactly(snn, task, unroll, end, reach, equaliser)
+    return through_time(snn, task, unroll)
 
 
 def aggregated(

@@ -10,6 +10,8 @@ Source: Yang, Zhang & Li 2021 (NA, ICML), algorithms 1 and 2.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
@@ -123,7 +125,8 @@ def aggregate(directions: Tensor, slopes: Tensor) -> Tensor:
 def exact_change(error: Tensor, change: Tensor) -> Tensor:
     """Return ``g·Δa + ½ |Δa|²`` over the steps: what a quadratic loss changes by, exactly.
 
-    It holds for ``L = ½ Σ_t (a[t] - ā[t])²`` of the outputs ``a`` of the last neurons themselves.
+    It holds for ``L = ½ Σ_t (a[t] - ā[t])²`` of the outputs ``a`` of the last neurons themselves;
+    ``NA(error="exact")`` asks any loss.
 
     Args:
         error: ``g = a - ā``, ``[T, ...]``.
@@ -134,3 +137,28 @@ def exact_change(error: Tensor, change: Tensor) -> Tensor:
         tensor(0.)
     """
     return (error * change + change.square() / 2).sum(0)
+
+
+def neighbour_trains(cell: Cell, current: Tensor, membrane: Tensor) -> Iterator[Tensor]:
+    """Yield the spikes ``[T, ...]``, False or True, of each neighbour, ``k`` flipped in step k.
+
+    Args:
+        cell: of the neurons.
+        current: ``c [T, ...]``.
+        membrane: before the first step, ``[...]``.
+
+    Example:
+        >>> from spiketune.snn import Firing
+        >>> cell = Cell(torch.tensor(1.0), None, Firing())
+        >>> trains = neighbour_trains(cell, torch.tensor([0.75, 0.75]), torch.tensor(0.0))
+        >>> [train.int().tolist() for train in trains]
+        [[1, 0], [0, 0]]
+    """
+    _, fired, _ = cell.run(current, membrane)
+    for k, now in enumerate(fired):
+        other, train = cell.flipped(now), [*fired[:k], ~now]
+        for arriving in current[k + 1 :].unbind(0):
+            lifted = cell.charge(other, arriving)
+            train.append(cell.fires(lifted))
+            other = cell.reset(lifted, train[-1])
+        yield torch.stack(train)

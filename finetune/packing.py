@@ -26,7 +26,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from spiketune.snn import PSN, Charging, Neuron, SignedIF, SpikingNetwork
 
 from .errors import TuneError
-from .rules import Unroll
+from .rules import Unroll, outputs
 
 # What gives a value back that was kept for the way back.
 Give = Callable[[], Tensor]
@@ -188,6 +188,25 @@ class Packing:
                 signed,
                 signs,
             )
+
+
+def unrolled(snn: SpikingNetwork, *, pack_spikes: bool) -> Unroll:
+    """Return what runs all steps at once, spikes kept as bytes if that is asked for.
+
+    Args:
+        snn: the network, with the neurons that it will run with.
+        pack_spikes: a rule's setting of that name.
+
+    Raises:
+        TuneError: if spikes are to be packed and none of the neurons is binary or ternary.
+
+    Example:
+        >>> import spiketune as st
+        >>> snn = st.twin(torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU()), 4, (4,))
+        >>> list(unrolled(snn, pack_spikes=True)(snn, torch.rand(2, 4), 4).shape)
+        [4, 2, 8]
+    """
+    return packed(Packing(snn), outputs) if pack_spikes else outputs
 
 
 def packed(packing: Packing, unroll: Unroll) -> Unroll:

@@ -11,7 +11,6 @@ Gruslys et al. 2016, "Memory-efficient backpropagation through time".
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from itertools import pairwise
@@ -24,6 +23,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from spiketune.snn import Monitor, Neuron, Program, SpikingNetwork, Temporal
 from spiketune.snn.chunk import Chunk, Moment, States, Values
+from spiketune.snn.room import numbers_of
 
 from .errors import TuneError
 from .packing import AsItIs, Packing
@@ -93,7 +93,9 @@ class Recomputed(Program):
 
     def _divide(self, shapes: dict[Node, Any], blocks: int) -> list[list[Node]]:
         kept = [_KEPT if self.is_unit(node) else 1 for node in self.body]
-        sizes = [size(shapes[node]) * most for node, most in zip(self.body, kept, strict=True)]
+        sizes = [
+            numbers_of(shapes[node]) * most for node, most in zip(self.body, kept, strict=True)
+        ]
         parts = split(sizes, blocks)
         if self._packing is not None:
             behind = [at + 1 for at, node in enumerate(self.body) if self.is_unit(node)]
@@ -212,17 +214,3 @@ def recut(parts: list[list[int]], allowed: list[int]) -> list[list[int]]:
     cuts = {min(allowed, key=lambda at: abs(at - part[0])) for part in parts[1:]} - {end}
     edges = [0, *sorted(cuts), end]
     return [list(range(*pair)) for pair in pairwise(edges)]
-
-
-def size(shape: Any) -> int:
-    """Return how many numbers a value of this shape holds, or values of these shapes.
-
-    Example:
-        >>> size((2, 3)), size(((2, 3), (4,)))
-        (6, 10)
-    """
-    if not isinstance(shape, tuple):
-        return 0
-    if any(isinstance(part, tuple) for part in shape):
-        return sum(size(part) for part in shape)
-    return math.prod(shape)

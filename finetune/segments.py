@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
-from spiketune.snn.fused.paths import noted, repeated
+from spiketune.snn.fused.choices import noted, repeated
 
 from .errors import TuneError
 from .packing import Give

@@ -32,9 +32,9 @@ from torch import Tensor
 from spiketune.snn import Sigmoid, SpikingNetwork, Surrogate
 
 from .errors import TuneError
-from .packing import Packing, packed
+from .packing import Packing, packed, unrolled
 from .recompute import Recomputed
-from .rules import Learn, Rule, Task, Unroll, outputs, register_rule, through_time
+from .rules import Learn, Rule, Task, Unroll, register_rule, through_time
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,9 +105,9 @@ def _unroll(snn: SpikingNetwork, rule: SurrogateBPTT, steps: int) -> Unroll:
             f"recompute_steps={stretch} would compute all {steps} steps again at once, which saves "
             "nothing; give fewer, or leave it out"
         )
-    packing = Packing(snn) if rule.pack_spikes else None
     if blocks is None and stretch is None:
-        return outputs if packing is None else packed(packing, outputs)
+        return unrolled(snn, pack_spikes=rule.pack_spikes)
+    packing = Packing(snn) if rule.pack_spikes else None
     program = Recomputed(snn, blocks=blocks, over_time=stretch is not None, packing=packing)
 
     def unroll(snn: SpikingNetwork, images: Tensor, steps: int) -> Tensor:

@@ -63,6 +63,12 @@ RULES: dict[str, Callable[[int], Rule]] = {
     "SurrogateBPTT, 4 blocks, stretches of √T": lambda steps: st.SurrogateBPTT(
         recompute_blocks=4, recompute_steps=round(steps**0.5)
     ),
+    "STDB": lambda steps: st.STDB(),
+    "STDB, spikes as bytes": lambda steps: st.STDB(pack_spikes=True),
+    "DIET": lambda steps: st.DIET(),
+    "DIET, spikes as bytes": lambda steps: st.DIET(pack_spikes=True),
+    "NA": lambda steps: st.NA(),
+    "NA, spikes as bytes": lambda steps: st.NA(pack_spikes=True),
     "SLTT": lambda steps: st.SLTT(),
     "SLTT, k = 2": lambda steps: st.SLTT(k=2),
     "OTTT": lambda steps: st.OTTT(),

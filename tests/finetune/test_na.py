@@ -207,7 +207,7 @@ def test_what_it_cannot_train_is_refused() -> None:
     ):
         with pytest.raises(TuneError, match=r"relu: NA trains IF and LIF neurons, not .*Binary"):
             prepare(made, NA(), task)
-    for wrong in ({"error": "exact"}, {"power": 2}, {"clip": 0.0}):
+    for wrong in ({"error": "f"}, {"power": 2}, {"clip": 0.0}):
         with pytest.raises(TuneError, match=next(iter(wrong))):
             NA(**wrong)  # type: ignore[arg-type]
     snn = network(tau=2.0)

@@ -5,14 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
+from neurons_by_hand import Array, spikes_and_potentials
 from torch import Tensor
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from spiketune.finetune.aggregation import Reach, later_errors, na_gradient, sparse_na_gradient
 from spiketune.snn import Firing, HardReset, SoftReset
 
-Array = NDArray[np.float64]
 GOLDEN = Firing(reset=HardReset(), strict=True)
 FIRINGS = [
     GOLDEN,
@@ -49,25 +48,6 @@ def golden(reach: Reach, decay: float) -> Tensor:
 )
 def test_golden_numbers(reach: Reach, decay: float, expected: tuple[float, ...]) -> None:
     torch.testing.assert_close(golden(reach, decay), double(*expected), rtol=0, atol=1e-9)
-
-
-def spikes_and_potentials(
-    currents: Array, start: float, threshold: float, leak: float, firing: Firing, flip: int = -1
-) -> tuple[Array, Array, float]:
-    """Run one neuron by hand; in step ``flip`` it does the contrary at a potential of θ."""
-    membrane, spikes, potentials = start, [], []
-    for t, current in enumerate(currents):
-        u = leak * membrane + current
-        fires = u / threshold > 1 if firing.strict else u / threshold >= 1
-        if t == flip:
-            u, fires = threshold, not fires
-        if fires:
-            membrane = firing.reset.to if isinstance(firing.reset, HardReset) else u - threshold
-        else:
-            membrane = u
-        spikes.append(float(fires))
-        potentials.append(u)
-    return np.array(spikes), np.array(potentials), membrane
 
 
 def by_hand(

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 import torch
 from live_memory import LiveMemory
+from packed_runs import STEPS, criterion, gradients, held
 from torch import Tensor, nn
 
 import spiketune as st
@@ -27,26 +28,12 @@ from spiketune.snn import (
 from spiketune.snn.fused import paths
 
 Build = Callable[..., SpikingNetwork]
-STEPS = 7
 WAYS = [
     {},
     {"recompute_blocks": 2},
     {"recompute_steps": 3},
     {"recompute_blocks": 2, "recompute_steps": 3},
 ]
-
-
-def criterion(outputs: Tensor, batch: Batch) -> Tensor:
-    """No step's gradient is that of another."""
-    weights = torch.arange(1.0, 1 + len(outputs)).view(-1, 1, 1)
-    return (weights * outputs).sum(0).square().mean()
-
-
-def gradients(snn: SpikingNetwork, rule: SurrogateBPTT, images: Tensor) -> dict[str, Tensor]:
-    snn.zero_grad()
-    task = Task(steps=STEPS, criterion=criterion)
-    prepare(snn, rule, task)(Batch(images, torch.zeros(len(images))))
-    return {name: p.grad.clone() for name, p in snn.named_parameters() if p.grad is not None}
 
 
 def same(snn: SpikingNetwork, images: Tensor, **settings: object) -> None:
@@ -160,27 +147,15 @@ def test_residual_network(
     same(snn.fold(), data[0], train_thresholds=False, **way)
 
 
-def held(snn: SpikingNetwork, images: Tensor, *, pack_spikes: bool) -> int:
-    """Return how many bytes are there between the way forward and the way back."""
-    rule = SurrogateBPTT(train_thresholds=False, pack_spikes=pack_spikes)
-    found = []
-
-    def look(outputs: Tensor, batch: Batch) -> Tensor:
-        found.append(memory.now)
-        return criterion(outputs, batch)
-
-    learn = prepare(snn, rule, Task(steps=STEPS, criterion=look))
-    with LiveMemory() as memory, neuron_path("eager"):
-        learn(Batch(images, torch.zeros(len(images))))
-    return found[0]
-
-
 @pytest.mark.parametrize("kind", ["if", "signed"])
 def test_a_spike_takes_one_byte_of_four(
     build: Build, data: tuple[Tensor, Tensor], kind: str
 ) -> None:
     snn, images = build(kind), data[0]
-    floats, packed = (held(snn, images, pack_spikes=on) for on in (False, True))
+    floats, packed = (
+        held(snn, SurrogateBPTT(train_thresholds=False, pack_spikes=on), images)
+        for on in (False, True)
+    )
     neurons, thresholds = 4 * 16 + 6 * 16, 4 + 6
     assert floats - packed == (4 - 1) * STEPS * len(images) * neurons - 4 * thresholds
 
