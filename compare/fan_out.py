@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from spiketune.snn.fused.layout import channels_last
+
 
 class FanOut:
     """How many weights each spike of one source meets.
@@ -36,14 +38,9 @@ class FanOut:
         rows = self._one if self._one.dim() == sent.dim() - 1 else self._one.unsqueeze(0)
         if rows.shape[1:] != sent.shape[2:]:
             rows = rows.expand(sent.shape[1:])  # the images lie behind another dimension
-        last = len(rows) == 1 and _channels_last(sent)
+        last = len(rows) == 1 and channels_last(sent[0])
         if last:
             sent, rows = sent.movedim(2, -1), rows.movedim(1, -1)
         if (tuple(rows.shape), last) != (self._shape, self._last):
             self._shape, self._last, self._flat = tuple(rows.shape), last, rows.reshape(-1)
         return sent.reshape(len(sent), -1, rows.numel()), self._flat
-
-
-def _channels_last(sent: Tensor) -> bool:
-    now = sent[0]
-    return now.dim() > 2 and not now.is_contiguous() and now.movedim(1, -1).is_contiguous()

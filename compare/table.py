@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from spiketune.snn import SpiketuneError, StorageError
+from spiketune.snn.files import whole_file
 
 from .energy import EnergyModel
 from .result import Result
@@ -165,9 +166,8 @@ class Table:
             "report.html": lambda table: page(table).encode(),
         }
         for name, make in files.items():
-            partial = folder / f"{name}.partial"
-            partial.write_bytes(make(self))
-            partial.replace(folder / name)
+            with whole_file(folder / name) as partial:
+                partial.write_bytes(make(self))
         return folder
 
     @classmethod

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from spiketune.snn import SpiketuneError
+from spiketune.snn.files import whole_file
 
 from .diagnosis import LOW, PARTS
 
@@ -56,10 +57,8 @@ def draw(diagnosis: Diagnosis, path: Path) -> Path:
         _spikes(spikes, diagnosis)
         handles, names = shares.get_legend_handles_labels()
         figure.legend(handles, names, loc="outside upper left", ncols=4, borderpad=0)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f"{path.name}.partial")
-        figure.savefig(partial, format="png", dpi=160, metadata={"Software": None})
-        partial.replace(path)
+        with whole_file(path) as partial:
+            figure.savefig(partial, format="png", dpi=160, metadata={"Software": None})
     return path
 
 

@@ -98,10 +98,14 @@ def _advice(snn: SpikingNetwork, x: Tensor, steps: int, chunk: int) -> str:
 def numbers_of(shape: Any) -> int:
     """Return how many numbers a value of this shape holds, or several in a list do.
 
+    What is no shape, as of a node that gives no tensor, holds none.
+
     Example:
-        >>> numbers_of((2, 3)), numbers_of(((2, 3), (4,)))
-        (6, 10)
+        >>> numbers_of((2, 3)), numbers_of(((2, 3), (4,))), numbers_of(None)
+        (6, 10, 0)
     """
+    if not isinstance(shape, tuple | list):
+        return 0
     if any(isinstance(part, tuple) for part in shape):
         return sum(numbers_of(part) for part in shape)
     return prod(shape)

@@ -8,7 +8,6 @@ anything else is refused (promise 7 of DESIGN.md).
 from __future__ import annotations
 
 import json
-from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -17,6 +16,7 @@ from safetensors.torch import save as pack
 
 from .description import describe, rebuild
 from .errors import StorageError
+from .files import whole_file
 from .network import SpikingNetwork
 
 
@@ -42,20 +42,16 @@ def save(snn: SpikingNetwork, path: str | Path) -> Path:
     if path.exists() and not path.is_file():  # a device would be gone, this file in its place
         raise StorageError(f"{path}: is no regular file; give the path of one to write")
     tensors = {k: v.detach().cpu().contiguous().clone() for k, v in snn.state_dict().items()}
-    partial = path.with_name(path.name + ".partial")
+    # As bytes, because save_file makes files that nobody else may read.
+    data = pack(tensors, metadata={"spiketune": json.dumps(describe(snn))})
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # As bytes, because save_file makes files that nobody else may read.
-        partial.write_bytes(pack(tensors, metadata={"spiketune": json.dumps(describe(snn))}))
-        partial.replace(path)
+        with whole_file(path) as partial:
+            partial.write_bytes(data)
     except OSError as error:
         raise StorageError(
             f"{path}: cannot be written ({error.strerror or error}); check the path, its "
             "permissions and the disk"
         ) from error
-    finally:
-        with suppress(OSError):
-            partial.unlink(missing_ok=True)
     return path
 
 

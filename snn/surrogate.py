@@ -202,6 +202,22 @@ class _Fire(torch.autograd.Function):
         return grads[0] * ctx.surrogate.slope(distance), None, None
 
 
+class _FireTransformed(torch.autograd.Function):
+    """The same as ``torch.func`` asks for it, which takes twice the time elsewhere."""
+
+    generate_vmap_rule = True
+    backward = _Fire.backward
+
+    @staticmethod
+    def forward(distance: Tensor, surrogate: Surrogate, strict: bool) -> Tensor:
+        return (distance > 0 if strict else distance >= 0).to(distance.dtype)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Surrogate, bool], output: Tensor) -> None:
+        distance, ctx.surrogate, _ = inputs
+        ctx.save_for_backward(distance)
+
+
 def fire(distance: Tensor, surrogate: Surrogate, *, strict: bool = False) -> Tensor:
     """Return ``s = 1[x >= 0]`` (``x > 0`` if strict), with ``ds/dx := h(x)`` in the backward pass.
 
@@ -217,5 +233,7 @@ def fire(distance: Tensor, surrogate: Surrogate, *, strict: bool = False) -> Ten
         >>> fire(torch.tensor([-0.1, 0.0, 0.1]), Triangle())
         tensor([0., 1., 1.])
     """
-    spikes: Tensor = _Fire.apply(distance, surrogate, strict)
+    transformed = torch._C._functorch.peek_interpreter_stack() is not None
+    way = _FireTransformed if transformed else _Fire
+    spikes: Tensor = way.apply(distance, surrogate, strict)
     return spikes

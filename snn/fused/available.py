@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
+import shlex
 from importlib.metadata import version
 
 import torch
 
-from .c_kernel import NoCompiler, cache_folder, compiler_path, compiler_version
+from .c_build import CannotCompile, NoCompiler, cache_folder, compiler_version, compiler_words
 
 
 def available() -> dict[str, str]:
@@ -22,11 +23,12 @@ def available() -> dict[str, str]:
 
 def _cpu() -> str:
     try:
-        compiler = compiler_path()
-    except NoCompiler as error:
+        compiler = compiler_words()
+        said = compiler_version(compiler).splitlines() or ["of unknown version"]
+    except (NoCompiler, CannotCompile, OSError) as error:
         return f"step by step ({error})"
-    own = compiler_version(compiler).splitlines()[0]
-    return f"all steps in one C kernel, by {compiler} ({own}), kept in {cache_folder()}"
+    own = f"{shlex.join(compiler)} ({said[0]})"
+    return f"all steps in one C kernel, by {own}, kept in {cache_folder()}"
 
 
 def _cuda() -> str:

@@ -1,20 +1,23 @@
 """Run a neuron over all steps through kernels, forward and backward.
 
 The time axis goes in stretches of at most ``STRETCH`` steps, unrolled in one kernel each. Kept for
-the way back are the current and the state before each stretch.
+the way back are the current and the state before each stretch. Gradients that shall have gradients
+themselves come from the neuron's own steps, run again.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
+from torch.autograd import forward_ad
+from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from ..dynamics import State
-from .kernels import Kernels
+from .kernels import UNMADE, Kernels
 from .layout import Layout, layout_of
 from .tracing import Shape, parts_of, settings_of, state_of, tensors_of
 
@@ -53,6 +56,21 @@ class Plan:
                 shape = shape.then(steps, kernels.of(self.neuron, shape).after)
             found.append((slice(first, first + steps), shape))
         return found
+
+
+def watched() -> bool:
+    """Return whether someone wants to see the single operations, which a kernel would hide.
+
+    Example:
+        >>> watched()
+        False
+    """
+    return (
+        torch._C._get_tracing_state() is not None
+        or _get_current_dispatch_mode() is not None
+        or torch._C._functorch.peek_interpreter_stack() is not None
+        or forward_ad._current_level >= 0
+    )
 
 
 def plan(neuron: Neuron, current: Tensor, state: State | None) -> Plan:
@@ -103,10 +121,11 @@ def run_planned(
     """
     layout = plan.layout
     same = still(current)
-    values = [layout.setting(tensor) for tensor in plan.tensors.values()]
+    values = [layout.setting(tensor).contiguous() for tensor in plan.tensors.values()]
     if state is not None:
         # A state may be broadcast over the samples; a kernel reads it place by place.
-        values += [layout.flat(part.expand(layout.shape)) for part in parts_of(state)]
+        expanded = [part.expand(layout.shape) for part in parts_of(state)]
+        values += [layout.flat(part).contiguous() for part in expanded]
     given = layout.flat(current if same is None else same)
     if torch.is_grad_enabled():
         sent, *after = _Run.apply(plan, kernels, given, *values)
@@ -155,8 +174,7 @@ def _without_gradient(
     Spikes and states are written over currents and states that are ``spent``.
     """
     still, count = plan.shape.still, len(plan.tensors)
-    tensors = [value.contiguous() for value in values[:count]]
-    state = [value.contiguous() for value in values[count:]]
+    tensors, state = values[:count], values[count:]
     if spent[0] and not still and _writable(current, plan.shape):
         sent = current
     else:
@@ -182,8 +200,8 @@ class _Run(torch.autograd.Function):
         ctx: Any, plan: Plan, kernels: Kernels, current: Tensor, *values: Tensor
     ) -> tuple[Tensor, ...]:
         count = len(plan.tensors)
-        tensors = [value.contiguous() for value in values[:count]]
-        state = [value.contiguous() for value in values[count:]]
+        tensors, state = list(values[:count]), list(values[count:])
+        ctx.given = 1 + len(values)
         ctx.wanting = tuple(i for i in range(count) if ctx.needs_input_grad[3 + i])
         still = plan.shape.still
         places = current.shape if still else current.shape[1:]
@@ -203,35 +221,69 @@ class _Run(torch.autograd.Function):
         return (sent, *state)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-        count, states = len(ctx.plan.tensors), ctx.states
-        current, *saved = ctx.saved_tensors
-        tensors, before = saved[:count], saved[count:]
-        sent_grad, *later = [None if grad is None else grad.contiguous() for grad in grads]
-        if sent_grad is None:
-            total = (ctx.plan.total, *current.shape[0 if ctx.plan.shape.still else 1 :])
-            sent_grad = current.new_zeros(total, dtype=ctx.plan.shape.dtype)
-        still = ctx.plan.shape.still
-        parts = [_room_for(current)]
-        found: dict[int, Tensor] = {}
-        for steps, shape in reversed(ctx.stretches):
-            state = [] if shape.begins else before[len(before) - states :]
-            before = before[: len(before) - len(state)]
-            backward = ctx.kernels.backward_of(ctx.plan.neuron, shape, ctx.wanting, _given(later))
-            if still:
-                parts.append(_room_for(current))
-            now, into = (current, parts[-1]) if still else (current[steps], parts[0][steps])
-            ends = [grad for grad in later if grad is not None]
-            got = backward(into, now, sent_grad[steps], *ends, *tensors, *state)
-            later = list(got[: len(state)])
-            for place, one in zip(ctx.wanting, got[len(state) :], strict=True):
-                if one is not None:
-                    part = one.sum_to_size(tensors[place].shape)
-                    found[place] = found[place] + part if place in found else part
-        wanted = [found.get(i) for i in range(count)]
-        grad = torch.stack(parts[1:]).sum(0) if len(parts) > 2 else parts[-1]
-        return (None, None, grad, *wanted, *later)
+        saved = ctx.saved_tensors  # taken once: they may be computed again for it
+        # Many gradients at once (is_grads_batched) pass as one that lies nowhere in memory.
+        batched = any(grad is not None and not torch._C._has_storage(grad) for grad in grads)
+        if not (torch.is_grad_enabled() or watched() or batched):
+            try:
+                return (None, None, *_through_kernels(ctx, saved, grads))
+            except UNMADE as error:
+                plan = ctx.plan
+                ctx.kernels.failed((plan.shape, plan.total), plan.shape.device, error)
+        return (None, None, *_by_steps(ctx, saved[: ctx.given], grads))
+
+
+def _through_kernels(
+    ctx: Any, saved: Sequence[Tensor], grads: Sequence[Tensor | None]
+) -> list[Tensor | None]:
+    """Return the gradients of the current, the neuron's tensors and the state before."""
+    count, states = len(ctx.plan.tensors), ctx.states
+    current, tensors, before = saved[0], saved[1 : 1 + count], saved[1 + count :]
+    sent_grad, *later = [None if grad is None else grad.contiguous() for grad in grads]
+    still = ctx.plan.shape.still
+    if sent_grad is None:
+        total = (ctx.plan.total, *current.shape[0 if still else 1 :])
+        sent_grad = current.new_zeros(total, dtype=ctx.plan.shape.dtype)
+    parts = [_room_for(current)]
+    found: dict[int, Tensor] = {}
+    for steps, shape in reversed(ctx.stretches):
+        state = [] if shape.begins else before[len(before) - states :]
+        before = before[: len(before) - len(state)]
+        backward = ctx.kernels.backward_of(ctx.plan.neuron, shape, ctx.wanting, _given(later))
+        if still:
+            parts.append(_room_for(current))
+        now, into = (current, parts[-1]) if still else (current[steps], parts[0][steps])
+        ends = [grad for grad in later if grad is not None]
+        got = backward(into, now, sent_grad[steps], *ends, *tensors, *state)
+        later = list(got[: len(state)])
+        for place, one in zip(ctx.wanting, got[len(state) :], strict=True):
+            if one is not None:
+                part = one.sum_to_size(tensors[place].shape)
+                found[place] = found[place] + part if place in found else part
+    wanted = [found.get(i) for i in range(count)]
+    grad = torch.stack(parts[1:]).sum(0) if len(parts) > 2 else parts[-1]
+    return [grad, *wanted, *later]
+
+
+def _by_steps(
+    ctx: Any, given: Sequence[Tensor], grads: Sequence[Tensor | None]
+) -> list[Tensor | None]:
+    """Return the same gradients by autograd's way back through the neuron's own steps."""
+    plan, create = ctx.plan, torch.is_grad_enabled()
+    steps = ctx.kernels.steps_of(plan.neuron, plan.shape, plan.total)
+    with torch.enable_grad():
+        # Views, for what was given may itself depend on something else that was.
+        current, *values = inputs = [one.view_as(one) for one in given]
+        outputs = zip(steps.run(current, values), grads, strict=True)
+        reached = [(y, dy) for y, dy in outputs if dy is not None and y.requires_grad]
+        places = [i for i in range(ctx.given) if ctx.needs_input_grad[2 + i]] if reached else []
+        found = torch.autograd.grad(
+            [y for y, _ in reached], [inputs[i] for i in places], [dy for _, dy in reached],
+            allow_unused=True, create_graph=create,
+        ) if places else ()  # fmt: skip
+    at = dict(zip(places, found, strict=True))
+    return [at.get(i) for i in range(ctx.given)]
 
 
 def _room_for(current: Tensor) -> Tensor:

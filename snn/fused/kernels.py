@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+import os
+import threading
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
+from .c_build import CannotCompile, NoCompiler
 from .c_kernel import c_compiled
 from .layout import Layout
 from .pointwise import UnknownOperation
@@ -25,6 +28,14 @@ COMPILERS: dict[str, Callable[[Callable[..., Any], Sequence[Tensor]], Kernel]] =
     "cpu": c_compiled,
     "cuda": triton_compiled,
 }
+# What keeps a kernel from being made; all else is an error of its own.
+UNMADE = (UnknownOperation, NoCompiler, CannotCompile, OSError, ImportError)
+# One thread makes a kernel at a time: tracing swaps what belongs to the process.
+MAKING = threading.RLock()
+if hasattr(os, "register_at_fork"):  # nor is a process forked with half of it swapped
+    os.register_at_fork(
+        before=MAKING.acquire, after_in_parent=MAKING.release, after_in_child=MAKING.release
+    )
 
 
 def compiled(function: Callable[..., Any], examples: Sequence[Tensor]) -> Kernel:
@@ -79,6 +90,7 @@ class Made:
         stretch: what they compute.
         forward: ``(sent, current, *values) -> state``, see ``Stretch.forward``.
         after: the state's count after it.
+        states: how many tensors a state is.
         backwards: by the places of the tensors that want a gradient and the parts of the state
             that have one, ``(grad, current, sent_grad, *state_grads, *values) -> grads``.
     """
@@ -86,12 +98,22 @@ class Made:
     stretch: Stretch
     forward: Kernel
     after: int
+    states: int
     backwards: dict[tuple[tuple[int, ...], tuple[bool, ...]], Kernel] = field(default_factory=dict)
+
+
+def _raised(key: Hashable, device: str, error: Exception) -> None:
+    raise error
 
 
 @dataclass
 class Kernels:
-    """Kernels by shape.
+    """Kernels by shape; any number of threads may ask for them.
+
+    Attributes:
+        made: those made so far.
+        failed: told of the steps ``(shape of the first stretch, all steps)`` and the device whose
+            gradient could not be made, and why.
 
     Example:
         >>> Kernels().made
@@ -99,16 +121,21 @@ class Kernels:
     """
 
     made: dict[Shape, Made] = field(default_factory=dict)
+    failed: Callable[[Hashable, str, Exception], None] = _raised
 
     def of(self, neuron: Neuron, shape: Shape) -> Made:
         """Return the kernels of a shape, the forward one made if it is not there yet."""
         if shape not in self.made:
-            stretch = Stretch(neuron, shape)
-            current, tensors, state = stretch.examples()
-            values = tensors if shape.begins else tensors + state
-            forward = compiled(stretch.forward, [stretch.sequence(), current, *values])
-            self.made[shape] = Made(stretch, forward, stretch.after)
+            with MAKING:
+                if shape not in self.made:
+                    self.made[shape] = _forward(Stretch(neuron, shape))
         return self.made[shape]
+
+    def steps_of(self, neuron: Neuron, shape: Shape, total: int) -> Stretch:
+        """Return so many steps of a shape's neuron as it was when its kernel was made."""
+        made = self.of(neuron, shape)
+        with MAKING:
+            return Stretch(made.stretch.runner.neuron, replace(shape, steps=total))
 
     def backward_of(
         self,
@@ -126,10 +153,19 @@ class Kernels:
             later: for which parts of the state after it there is one; by default for none.
         """
         made = self.of(neuron, shape)
-        later = (False,) * len(made.stretch.examples()[2]) if later is None else later
+        later = (False,) * made.states if later is None else later
         if (wanting, later) not in made.backwards:
-            made.backwards[wanting, later] = _backward(made.stretch, wanting, later)
+            with MAKING:
+                if (wanting, later) not in made.backwards:
+                    made.backwards[wanting, later] = _backward(made.stretch, wanting, later)
         return made.backwards[wanting, later]
+
+
+def _forward(stretch: Stretch) -> Made:
+    current, tensors, state = stretch.examples()
+    values = tensors if stretch.shape.begins else tensors + state
+    forward = compiled(stretch.forward, [stretch.sequence(), current, *values])
+    return Made(stretch, forward, stretch.after, len(state))
 
 
 def _backward(stretch: Stretch, wanting: tuple[int, ...], later: tuple[bool, ...]) -> Kernel:

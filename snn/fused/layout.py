@@ -13,7 +13,7 @@ from math import prod
 
 from torch import Tensor
 
-from .pointwise import UnknownOperation
+from .pointwise import Kind, UnknownOperation
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Layout:
         """Return what ``flat`` made in its own shape again."""
         lead = x.shape[:1] if sequence else ()
         if not self.moved:
-            return x.reshape(*lead, *self.shape)
+            return x.reshape((*lead, *self.shape))
         batch, channels, *pixels = self.shape
         return x.reshape(*lead, batch, *pixels, channels).movedim(-1, len(lead) + 1)
 
@@ -77,14 +77,39 @@ def layout_of(current: Tensor, tensors: Sequence[Tensor]) -> Layout:
         3
     """
     shape = tuple(current.shape[1:])
-    now = current[0]
-    moved = len(shape) > 2 and not now.is_contiguous() and _last(now, len(shape)).is_contiguous()
+    moved = channels_last(current[0])
     many = [tensor for tensor in tensors if tensor.numel() > 1]
     if not many:
         return Layout(shape, None, moved)
     by_channel = (shape[1], *[1] * (len(shape) - 2))
     moved = moved and all(tuple(tensor.shape) == by_channel for tensor in many)
     return Layout(shape, shape[1] if moved else prod(shape[1:]), moved)
+
+
+def channels_last(samples: Tensor) -> bool:
+    """Return whether the channels of ``[B, C, ...]`` lie last in memory, and only so.
+
+    Example:
+        >>> import torch
+        >>> images = torch.zeros(2, 3, 4, 4)
+        >>> channels_last(images), channels_last(images.to(memory_format=torch.channels_last))
+        (False, True)
+    """
+    if samples.dim() < 3 or samples.is_contiguous():
+        return False
+    return _last(samples, samples.dim()).is_contiguous()
+
+
+def dense(tensor: Tensor, kind: Kind) -> bool:
+    """Return whether the places of a kernel's argument lie side by side, its steps anywhere.
+
+    Example:
+        >>> import torch
+        >>> x = torch.zeros(4, 6)[::2]
+        >>> dense(x, Kind.SEQUENCE), dense(x, Kind.SAMPLE)
+        (True, False)
+    """
+    return tensor[0].is_contiguous() if kind is Kind.SEQUENCE else tensor.is_contiguous()
 
 
 def _last(x: Tensor, dims: int) -> Tensor:

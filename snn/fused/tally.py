@@ -9,7 +9,8 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from .c_kernel import built
+from .c_build import library
+from .c_kernel import threads
 from .paths import whichever_pays
 
 # A block of fan-outs stays in the nearest caches while all images of all steps go by.
@@ -75,6 +76,7 @@ def tally(sent: Tensor, fan_out: Tensor, largest: int) -> tuple[Tensor, Tensor]:
     return whichever_pays(
         ("tally", sent.element_size()),
         sent.numel(),
+        "cpu",
         lambda: _through_kernel(sent, fan_out, largest),
         lambda: tally_eagerly(sent, fan_out),
     )
@@ -114,12 +116,12 @@ def _through_kernel(sent: Tensor, fan_out: Tensor, largest: int) -> tuple[Tensor
     if not sent[0].is_contiguous():
         sent = sent.contiguous()
     fan_out = fan_out.contiguous()
-    found = torch.zeros(2, steps, dtype=torch.long)
+    found = torch.zeros(2, steps, dtype=torch.long, device=sent.device)
     # Sums of one block fit in 32 bits.
     block = min(_BLOCK, (2**32 - 1) // max(largest, 1))
     sizes = (ctypes.c_int64 * 5)(steps, images, places, sent.stride(0), block)
     _kernel(sent.element_size())(
-        sizes, torch.get_num_threads(), sent.data_ptr(), fan_out.data_ptr(),
+        sizes, threads(), sent.data_ptr(), fan_out.data_ptr(),
         found[0].data_ptr(), found[1].data_ptr(),
     )  # fmt: skip
     return found[0], found[1]
@@ -128,7 +130,7 @@ def _through_kernel(sent: Tensor, fan_out: Tensor, largest: int) -> tuple[Tensor
 @cache
 def _kernel(size: int) -> Callable[..., None]:
     word, kept = _WORDS[size]
-    entry = ctypes.CDLL(str(built(_SOURCE.replace("WORD", word).replace("KEPT", kept)))).tally
+    entry = library(_SOURCE.replace("WORD", word).replace("KEPT", kept)).tally
     entry.argtypes = (ctypes.c_void_p, ctypes.c_int, *[ctypes.c_void_p] * 4)
     entry.restype = None
     return entry

@@ -9,7 +9,7 @@ before it, so nothing but currents and one state a stretch is kept.
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from copy import deepcopy
+from copy import copy, deepcopy
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +28,7 @@ Settings = tuple[tuple[str, Hashable], ...]
 # What does not change what a kernel computes.
 _APART = ("training", "folded", "through")
 GAIN = "gain"  # of a neuron's slope, handed to kernels like its tensors
+_HOOKS = tuple(name for name in vars(nn.Module()) if name.endswith("hooks"))
 SAMPLES = (5, 6)  # sizes to trace with; kernels are for any
 
 
@@ -136,6 +137,20 @@ class _Gained(Surrogate):
         return self.gain * self.surrogate.slope(distance)
 
 
+def _copied(neuron: Neuron) -> Neuron:
+    """Return a copy of a neuron without what hangs on it: hooks, a rule's way, a way back."""
+    bare = copy(neuron)
+    bare.through = None
+    vars(bare).update({name: {} for name in _HOOKS})
+    tensors = (*neuron.parameters(), *neuron.buffers())
+    return deepcopy(bare, {id(tensor): _plain(tensor) for tensor in tensors})
+
+
+def _plain(tensor: Tensor) -> Tensor:
+    values = tensor.detach().clone()
+    return nn.Parameter(values, requires_grad=False) if isinstance(tensor, nn.Parameter) else values
+
+
 class _Runner(nn.Module):
     """A neuron's ``run`` as a module's ``forward``, its state as plain tensors."""
 
@@ -168,7 +183,7 @@ class Stretch:
 
     def __init__(self, neuron: Neuron, shape: Shape) -> None:
         self.shape = shape
-        self.runner = _Runner(deepcopy(neuron), shape.count)
+        self.runner = _Runner(_copied(neuron), shape.count)
         self.runner.neuron.requires_grad_(False)
 
     @property
@@ -207,7 +222,7 @@ class Stretch:
 
         ``values`` are the neuron's tensors and, but at the beginning, the state before.
         """
-        spikes, *state = self._run(current, values)
+        spikes, *state = self.run(current, values)
         sent.copy_(spikes)
         return tuple(state)
 
@@ -232,7 +247,7 @@ class Stretch:
                 values[place] = values[place].expand(sent_grad.shape[1:])
             before = range(len(self.shape.tensors), len(values))
             wanted = [leaf, *(values[i].requires_grad_() for i in (*before, *wanting))]
-            found = zip(self._run(leaf, values), (sent_grad, *state_grads), strict=True)
+            found = zip(self.run(leaf, values), (sent_grad, *state_grads), strict=True)
             reached = [(y, dy) for y, dy in found if y.requires_grad and dy is not None]
             first, *others = torch.autograd.grad(
                 [y for y, _ in reached], wanted, [dy for _, dy in reached], allow_unused=True
@@ -240,7 +255,8 @@ class Stretch:
         grad.copy_(torch.zeros_like(current) if first is None else first)
         return tuple(others)
 
-    def _run(self, current: Tensor, values: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    def run(self, current: Tensor, values: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """Return the spikes and the state after, by the neuron's own steps."""
         count = len(self.shape.tensors)
         named = dict(zip([name for name, *_ in self.shape.tensors], values[:count], strict=True))
         gain = named.pop(GAIN, None)

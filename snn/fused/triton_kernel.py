@@ -9,11 +9,9 @@ from __future__ import annotations
 import hashlib
 import importlib
 import importlib.util
-import os
-import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -21,7 +19,10 @@ import torch
 from torch import Tensor
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from .c_kernel import cache_folder, refuse_constants
+from ..files import whole_file
+from .c_build import CannotCompile, cache_folder
+from .c_kernel import refuse_constants
+from .layout import dense
 from .pointwise import Kind, Line, Program, read
 from .triton_source import triton_source
 
@@ -62,12 +63,13 @@ class _Call:
         self.program, self.module = program, module
         self.kinds = [kind for kind, _ in program.inputs]
         self.sequence = self.kinds.index(Kind.SEQUENCE)
+        self.ran = False
 
     def __call__(self, *tensors: Tensor) -> tuple[Tensor | None, ...]:
         first = tensors[self.sequence]
         shape = first.shape[1:]
         given = [
-            tensor if _dense(tensor, kind) else tensor.contiguous()
+            tensor if dense(tensor, kind) else tensor.contiguous()
             for tensor, kind in zip(tensors, self.kinds, strict=True)
         ]
         self.check(given, shape)
@@ -100,16 +102,32 @@ class _Call:
         ]
         grid = ((places + BLOCK - 1) // BLOCK,)
         index = tl.int32 if places <= 2**31 - BLOCK else tl.int64
-        with torch.cuda.device_of(given[0]):  # type: ignore[no-untyped-call]
+        with torch.cuda.device_of(given[0]), self.compiling():  # type: ignore[no-untyped-call]
             self.module.kernel[grid](
                 *given, *outputs, *steps, places, shape[-1], INDEX=index, BLOCK=BLOCK,
                 **(_options() if given[0].is_cuda else {}),
             )  # fmt: skip
 
+    @contextmanager
+    def compiling(self) -> Iterator[None]:
+        """Tell what Triton raises at the first launch, when it compiles, from errors of ours.
 
-def _dense(tensor: Tensor, kind: Kind) -> bool:
-    """Whether the places of a tensor lie side by side, steps wherever they are."""
-    return tensor[0].is_contiguous() if kind is Kind.SEQUENCE else tensor.is_contiguous()
+        On a GPU that it does not know, or without the C compiler that it needs, it raises errors
+        of many kinds.
+
+        Raises:
+            CannotCompile: with its own words.
+        """
+        try:
+            yield
+        except (torch.OutOfMemoryError, ImportError):
+            raise
+        except Exception as error:
+            if self.ran:
+                raise
+            said = next(iter(str(error).strip().splitlines()), "no reason")
+            raise CannotCompile(f"Triton failed, {type(error).__name__}: {said}") from error
+        self.ran = True
 
 
 @cache
@@ -132,18 +150,11 @@ def _module(source: str) -> ModuleType:
     """Return the module of a source."""
     name = f"spiketune_{hashlib.sha256(source.encode()).hexdigest()[:32]}"
     path = cache_folder() / f"{name}.py"
-    if not path.exists():
-        _write(path, source)
+    if not path.exists() or path.read_bytes() != source.encode():
+        with whole_file(path, shared=True) as partial:
+            partial.write_bytes(source.encode())
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
-
-
-def _write(path: Path, source: str) -> None:
-    """Write a file whole or not at all, whoever else writes it now."""
-    number, made = tempfile.mkstemp(dir=path.parent, suffix=".part")
-    with os.fdopen(number, "w", encoding="utf-8") as file:
-        file.write(source)
-    os.replace(made, path)

@@ -32,7 +32,7 @@ from spiketune.snn import (
     Triangle,
 )
 from spiketune.snn.fused import paths
-from spiketune.snn.fused.paths import neuron_path
+from spiketune.snn.fused.choices import neuron_path
 from spiketune.snn.surrogate import Scaled
 
 NEURONS: dict[str, Callable[[Tensor], Neuron]] = {
@@ -206,6 +206,12 @@ def test_time_may_lie_anywhere_in_memory(path: str) -> None:
     with neuron_path(path):
         IF(torch.tensor(0.4))(data.permute(2, 0, 1))[0].sum().backward()
     assert data.grad is not None and data.grad.any()
+
+
+def test_one_neuron_without_a_batch() -> None:
+    with neuron_path("compiled"):
+        spikes, state = IF(torch.tensor(1.0))(torch.tensor([0.6, 0.6, 0.6, 0.5]))
+    assert spikes.tolist() == [0.0, 1.0, 0.0, 1.0] and state.membrane.shape == ()
 
 
 class Fading(IF):

@@ -10,8 +10,9 @@ import torch
 
 from spiketune import SpiketuneError
 from spiketune.snn import IF, Firing, Surrogate
-from spiketune.snn.fused import c_kernel, paths
-from spiketune.snn.fused.paths import current_path, neuron_path, run_pointwise
+from spiketune.snn.fused import c_build, paths
+from spiketune.snn.fused.choices import current_path, neuron_path, noted
+from spiketune.snn.fused.paths import run_pointwise
 from spiketune.snn.fused.pointwise import UnknownOperation
 
 
@@ -63,17 +64,16 @@ def test_without_a_compiler_neurons_run_eagerly_and_say_so_once(
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         run()
-    assert len(seen) == 1 and ways.broken is not None
+    assert len(seen) == 1 and list(ways.broken) == ["cpu"]
     with neuron_path("compiled"):  # nothing more to try
         run()
 
 
 def test_a_compiler_that_fails_is_named_and_an_order_is_an_order(
-    monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("CC", "false")
-    monkeypatch.setattr(c_kernel, "compiler_version", lambda compiler: "none")
-    with neuron_path("compiled"), pytest.raises(Exception, match="false"):
+    with neuron_path("compiled"), pytest.raises(c_build.CannotCompile, match="false ended with 1"):
         run()
 
 
@@ -95,7 +95,7 @@ def test_a_neuron_without_a_kernel_leaves_the_others_theirs(
         warnings.simplefilter("error")
         run(Firing(surrogate=Sorted()))
         run()
-    assert ways.broken is None and len(ways.made) == 1
+    assert not ways.broken and len(ways.made) == 1
 
 
 def test_what_mixes_places_is_refused() -> None:
@@ -103,12 +103,37 @@ def test_what_mixes_places_is_refused() -> None:
         run_pointwise(lambda x: x.cumsum(1), "mixing", [torch.ones(2, 1, 3)], [], [])
 
 
-def test_what_was_built_is_not_built_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    source = "void kernel(void) {}\n"
-    path = c_kernel.built(source)
+def test_no_kernels_on_one_device_leaves_another_its_own(
+    ways: paths._Ways, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(paths, "WORTH", 0)
+    with pytest.warns(UserWarning, match="No module named 'triton'"):
+        ways.give_up("of a GPU", "cuda", ModuleNotFoundError("No module named 'triton'"))
+    run()
+    assert len(ways.made) == 1
 
-    def never(*args: object, **kwargs: object) -> None:
-        raise AssertionError("compiled again")
 
-    monkeypatch.setattr("subprocess.run", never)
-    assert c_kernel.built(source) == path
+def test_what_is_made_outlives_a_compiler_that_is_gone(
+    ways: paths._Ways, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(paths, "WORTH", 0)
+    run()
+    with pytest.warns(UserWarning, match="gone"):
+        ways.give_up("another", "cpu", OSError("gone"))
+    choices: list[bool] = []
+    with noted(choices):
+        run()
+        IF(torch.tensor(1.0))(torch.ones(2, 1, 4))  # of which there was no kernel
+    assert choices == [True, False]
+
+
+def test_a_reason_is_told_once_however_many_neurons_have_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(paths, "WORTH", 0)
+    neuron = IF(torch.tensor(1.0), firing=Firing(surrogate=Sorted()))
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        for steps in (1, 2, 3):  # each a kernel of its own
+            neuron(torch.ones(steps, 1, 4, requires_grad=True))[0].sum().backward()
+    assert len(told) == 1 and "aten.sort" in str(told[0].message)

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import spiketune as st
 from spiketune.snn import SpikingNetwork
-from spiketune.snn.room import bytes_an_image, free_memory, within_memory
+from spiketune.snn.room import bytes_an_image, free_memory, numbers_of, within_memory
 from spiketune.snn.simulation import Simulation
 
 
@@ -43,6 +43,11 @@ def test_what_an_image_needs(snn: SpikingNetwork) -> None:
     # Behind the stem: 8 and 6 spikes, 6 and 3 currents, of 4 bytes.
     assert bytes_an_image(snn, 8, chunk=8, training=True) == 8 * 4 * (8 + 6 + 6 + 3)
     assert bytes_an_image(snn, 8, chunk=2, training=False) == 4 * (8 + 6 + 2 * 2 * 8)
+
+
+def test_what_is_no_tensor_needs_nothing() -> None:
+    assert numbers_of(5) == numbers_of(None) == 0  # as a size that a network reads
+    assert numbers_of([torch.Size([2, 3]), torch.Size([4]), 7]) == 10
 
 
 def full(self: Simulation, steps: int) -> Any:

@@ -9,8 +9,10 @@ import importlib
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,8 +20,9 @@ import torch
 from torch import Tensor
 from torch.fx.experimental.proxy_tensor import make_fx
 
+from spiketune.snn.fused.c_build import CannotCompile
 from spiketune.snn.fused.pointwise import Line, UnknownOperation, read
-from spiketune.snn.fused.triton_kernel import BLOCK, _module, _options
+from spiketune.snn.fused.triton_kernel import BLOCK, _Call, _module, _options
 from spiketune.snn.fused.triton_source import triton_source
 
 CASES = Path(__file__).with_name("triton_cases.py")
@@ -40,6 +43,38 @@ def test_kernels_equal_the_reference(device: str) -> None:
     last = run.stdout.strip().splitlines()[-1:]
     assert run.returncode == 0, run.stdout + run.stderr
     assert "passed" in last[0] and "skipped" not in last[0], last
+
+
+class Refusing:
+    """A kernel that Triton compiles for no GPU, or launches but once."""
+
+    def __init__(self, launches: int) -> None:
+        self.launches = launches
+
+    def __getitem__(self, grid: tuple[int]) -> Callable[..., None]:
+        return self.launch
+
+    def launch(self, *_: object, **__: object) -> None:
+        self.launches -= 1
+        if self.launches < 0:
+            raise RuntimeError("ptxas fatal: Value 'sm_61' is not defined\nmore")
+
+
+@pytest.mark.parametrize("launches", [0, 1])
+def test_an_old_gpu_is_told_from_errors_of_later_launches(launches: int) -> None:
+    def function(out: Tensor, x: Tensor) -> None:
+        out.copy_(2 * x)
+
+    x = torch.ones(1, 5)
+    words = SimpleNamespace(int32=None, int64=None)
+    module: Any = SimpleNamespace(kernel=Refusing(launches), tl=words)
+    call = _Call(read(make_fx(function)(x, x.clone())), module)
+    for _ in range(launches):
+        call(x.clone(), x)
+    expected = RuntimeError if launches else CannotCompile
+    with pytest.raises(expected, match="ptxas fatal: Value 'sm_61' is not defined") as raised:
+        call(x.clone(), x)
+    assert launches or "more" not in str(raised.value)
 
 
 def source(function: Any, *examples: Tensor, device: str = "cuda") -> str:
