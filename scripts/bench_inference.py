@@ -10,7 +10,8 @@ network, BatchNorms folded: the floor with its activations, the peers with their
 thresholds folded into the weights, which is more than their converters do; they see the image at
 every step, as their converters leave it. Rows take turns in one process for each network; memory
 is measured in a process for each row, as the growth of the resident set's peak, for
-spiketune at 4 T steps too. Last, what it costs to know the accuracy at all budgets up to 2 T.
+spiketune at 4 T steps too. Last, what it costs to know the accuracy at all budgets up to 2 T, and
+how far layers in bfloat16 take answers from those in float32.
 """
 
 from __future__ import annotations
@@ -46,10 +47,16 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from train_anns import residual14
 
 import spiketune as st
-from spiketune.snn import Neuron, SpikingNetwork
-from spiketune.snn.fused.paths import neuron_path
+from spiketune.precision import Agreement, agreement
+from spiketune.snn import Chunks, Neuron, SpikingNetwork
+from spiketune.snn.fused.choices import neuron_path
 
 FLOOR = "ANN, T passes"
+BATCHES = 8  # what is prepared once, as for counting, is to weigh as little as on a test set
+HALF = "spiketune, autocast to bfloat16"
+WHOLE = "spiketune, whole network compiled"
+GRAPHS = "spiketune, CUDA graphs"
+COMPARED = 64  # images at least, in bfloat16 and in float32
 
 
 class Network(NamedTuple):
@@ -158,6 +165,13 @@ def ours(snn: SpikingNetwork, images: Tensor, steps: int, path: str, half: bool 
     return answer
 
 
+def recorded(snn: SpikingNetwork, images: Tensor, steps: int, chunks: Chunks) -> Answer:
+    """Return what runs the spiking network with its chunks of steps compiled or as graphs."""
+    twin = deepcopy(snn)
+    st.run_by(twin, chunks)
+    return ours(twin, images, steps, "compiled")
+
+
 def peer(snn: SpikingNetwork, images: Tensor, steps: int, how: Peer) -> Answer:
     """Return what runs the network with the neurons of another library."""
     net = with_units(snn.fold(), lambda neuron: how.unit(float(neuron.threshold), steps))
@@ -168,7 +182,9 @@ def peer(snn: SpikingNetwork, images: Tensor, steps: int, how: Peer) -> Answer:
 ROWS: dict[str, Callable[[SpikingNetwork, Tensor, int], Answer]] = {
     FLOOR: dense,
     "spiketune, neurons compiled": partial(ours, path="compiled"),
-    "spiketune, autocast to bfloat16": partial(ours, path="compiled", half=True),
+    HALF: partial(ours, path="compiled", half=True),
+    WHOLE: partial(recorded, chunks=st.CompiledChunks()),
+    GRAPHS: partial(recorded, chunks=st.GraphedChunks()),
     "spiketune, neurons eager": partial(ours, path="eager"),
     **{name: partial(peer, how=how) for name, how in PEERS.items()},
 }
@@ -200,12 +216,15 @@ def times(
 def memory(name: str, network: str, steps: int, settings: Settings) -> float:
     """Return the peak of one row's memory in this process."""
     snn, images = converted(network, settings)
-    ROWS[name](snn, images[:1], steps)()
+    run = ROWS[name](snn, images, steps)
+    # A recording is made for one number of images, at the second and third run of it.
+    for first in [run] * 3 if name in (WHOLE, GRAPHS) else [ROWS[name](snn, images[:1], steps)]:
+        first()
     for length in (1, 2, 4, 8):  # compilers take memory, too
         ours(snn, images[:1], length, "compiled")()
         with neuron_path("compiled"):
             snn.unroll(images[:1], 2 * length, chunk=length)
-    return peak(ROWS[name](snn, images, steps), settings.device, times=2)
+    return peak(run, settings.device, times=2)
 
 
 @torch.no_grad()
@@ -213,7 +232,7 @@ def budgets(network: str, settings: Settings) -> dict[str, Summary]:
     """Time the accuracy at all budgets up to 2 T against the last answer alone."""
     snn, images = converted(network, settings)
     steps, labels = 2 * settings.steps, torch.arange(len(images)) % 10
-    batches = [(images, labels)] * 2
+    batches = [(images, labels)] * BATCHES
     runs: dict[str, Callable[[], object]] = {
         f"answer at T={steps}": lambda: [snn(images, steps) for _ in batches],
         "answers at all steps (unroll)": lambda: [snn.unroll(images, steps) for _ in batches],
@@ -223,6 +242,14 @@ def budgets(network: str, settings: Settings) -> dict[str, Summary]:
     }
     with neuron_path("compiled"):
         return summaries(in_turn(runs, settings.rounds, settings.device), settings.device)
+
+
+def halved(network: str, settings: Settings) -> Agreement:
+    """Return how the answers with layers in bfloat16 agree with those in float32."""
+    snn, images = converted(network, settings)
+    more = [torch.rand_like(images) for _ in range(-(-COMPARED // len(images)) - 1)]
+    with neuron_path("compiled"):
+        return agreement(snn, [(x,) for x in [images, *more]], settings.steps)
 
 
 def measured(names: list[str], network: str, settings: Settings, kept: bool) -> list[str]:
@@ -237,9 +264,11 @@ def measured(names: list[str], network: str, settings: Settings, kept: bool) -> 
         rows.append([name, *found[name].cells(), *shown, f"{far[name]:.3f}"])
         print(" | ".join(rows[-1]), flush=True)
     heads = ["row", *TIMES, "peak MB", f"at T={4 * steps}", "distance from the ANN"]
+    half = fresh(kept, threads, halved, network, settings) if HALF in names else None
     sweep = fresh(kept, threads, budgets, network, settings)
     swept = [[name, *summary.cells()] for name, summary in sweep.items()]
-    return [table(heads, rows), table(["all budgets, of two batches", *TIMES], swept)]
+    told = [] if half is None else [f"In bfloat16 {half}.\n"]
+    return [table(heads, rows), *told, table([f"all budgets, of {BATCHES} batches", *TIMES], swept)]
 
 
 def main(settings: Settings) -> None:
@@ -247,14 +276,17 @@ def main(settings: Settings) -> None:
     names = chosen(list(ROWS), settings)
     lines = missing(names)
     names = [name for name in names if name not in PEERS or PEERS[name].installed]
+    if settings.device != "cuda" and GRAPHS in names:
+        names.remove(GRAPHS)
+        lines.append(f"{GRAPHS}: skipped, not on a GPU")
     print("\n".join(lines), flush=True)
-    layout = "channels last" if settings.channels_last else "channels first"
     parts = [
         "# Simulating a converted network",
         "",
         about(settings),
-        f"T = {settings.steps}, all rows {layout}. Memory at 4 T is measured for spiketune only. "
-        "A distance is that of the answers at T from the ANN's, over the norm of the ANN's.",
+        f"T = {settings.steps}, all rows channels {'last' if settings.channels_last else 'first'}. "
+        "Memory at 4 T is measured for spiketune only. A distance is that of the answers at T from "
+        "the ANN's, over the norm of the ANN's.",
         *(f"{name}: {PEERS[name].note}." for name in names if name in PEERS and PEERS[name].note),
         *lines,
     ]

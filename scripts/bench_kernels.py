@@ -43,7 +43,7 @@ import spiketune as st
 from spiketune.finetune import Batch, Rule, Task
 from spiketune.finetune.rules import prepare
 from spiketune.snn import IF, LIF, ATan, Firing, Graded, Neuron, SignedIF
-from spiketune.snn.fused.paths import neuron_path
+from spiketune.snn.fused.choices import neuron_path
 
 COPY = "copy"
 NOT_MEASURED = "not measured (no GPU)\n"

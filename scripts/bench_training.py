@@ -45,7 +45,7 @@ import spiketune as st
 from spiketune.finetune import Batch, Task
 from spiketune.finetune.rules import prepare
 from spiketune.snn import ATan
-from spiketune.snn.fused.paths import neuron_path
+from spiketune.snn.fused.choices import neuron_path
 
 Step = Callable[[int], Tensor]
 FLOOR = "ANN on T x B images"

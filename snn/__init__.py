@@ -1,6 +1,7 @@
 """What runs: neurons, surrogate slopes, the time loop, spike counting, save and load."""
 
 from .burst import Burst
+from .compiled import CompiledChunks
 from .cost import Costs, costs
 from .dynamics import (
     Firing,
@@ -14,8 +15,9 @@ from .dynamics import (
 )
 from .early_exit import EarlyExit, Exits
 from .errors import ConversionError, SpiketuneError, StorageError
-from .fused.paths import neuron_path
+from .fused.choices import neuron_path
 from .graded import Graded
+from .graphed import GraphedChunks
 from .modes import evaluating
 from .network import SpikingNetwork
 from .neurons import IF, LIF, Charging, Neuron, Temporal
@@ -28,6 +30,7 @@ from .psn import PSN
 from .reading import read
 from .readout import Delayed, Mean, Membrane, Readout
 from .report import Report, Row
+from .running import Chunks, run_by
 from .schedules import Constant, Geometric, Harmonic, Schedule
 from .signed import SignedIF
 from .storage import load, save
@@ -56,6 +59,8 @@ __all__ = [
     "ATan",
     "Burst",
     "Charging",
+    "Chunks",
+    "CompiledChunks",
     "Constant",
     "ConversionError",
     "Costs",
@@ -65,6 +70,7 @@ __all__ = [
     "Firing",
     "Geometric",
     "Graded",
+    "GraphedChunks",
     "HardReset",
     "Harmonic",
     "Linear",
@@ -112,6 +118,7 @@ __all__ = [
     "over_time",
     "read",
     "register_function",
+    "run_by",
     "save",
     "signed_if_step",
 ]

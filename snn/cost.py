@@ -115,7 +115,7 @@ class _Counter:
         self.neurons = self.updates = 0
 
     def count(self) -> Costs:
-        with torch.enable_grad():
+        with torch.enable_grad(), torch.autocast(self.like.device.type, enabled=False):
             for node in self.net.graph.nodes:
                 self._visit(node)
             leaves = list(self.sources.values())

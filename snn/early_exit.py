@@ -22,8 +22,10 @@ import torch
 from torch import Tensor
 
 from .errors import SpiketuneError, StorageError
+from .files import whole_file
 from .modes import evaluating
-from .network import CHUNK, SpikingNetwork, check_steps
+from .network import SpikingNetwork, check_steps
+from .pieces import Pieces
 from .program import Monitor
 from .simulation import Simulation
 
@@ -79,9 +81,9 @@ class EarlyExit:
         every: steps from one look at the answers to the next.
 
     Raises:
-        SpiketuneError: on a confidence that is no number, steps, first or every below 1, or a
-            first step beyond ``steps``; when called, on networks that see all steps at once or
-            give no scores ``[B, classes]``.
+        SpiketuneError: on a confidence that is no number or is ``-inf``, on steps, first or every
+            below 1, or a first step beyond ``steps``; when called, on networks that see all steps
+            at once or give no scores ``[B, classes]``.
 
     Source: the accumulated lead as a stopping rule: Wald 1945 (sequential analysis). Rate error
     bounded by ``1/t``: Rueckauer et al. 2017, section 2.1.
@@ -103,9 +105,10 @@ class EarlyExit:
     every: int = 1
 
     def __post_init__(self) -> None:
-        if not isinstance(self.confidence, int | float) or isnan(self.confidence):
+        least = self.confidence
+        if not isinstance(least, int | float) or isnan(least) or least == -inf:
             raise SpiketuneError(
-                f"confidence must be a number, not {self.confidence}; fit_exit() finds it"
+                f"confidence must be a number, or infinity, not {least}; fit_exit() finds it"
             )
         for name in ("steps", "first", "every"):
             check_steps(getattr(self, name), name)
@@ -146,13 +149,12 @@ class EarlyExit:
         The file appears whole or not at all.
         """
         path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(path.name + ".partial")
         # JSON has no infinity.
         least = None if self.confidence == inf else self.confidence
         data = {"schema": SCHEMA, **asdict(self), "confidence": least}
-        partial.write_text(json.dumps(data, indent=1, allow_nan=False) + "\n")
-        return partial.replace(path)
+        with whole_file(path) as partial:
+            partial.write_text(json.dumps(data, indent=1, allow_nan=False) + "\n")
+        return path
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
@@ -210,7 +212,8 @@ class _Run:
 
     def __init__(self, snn: SpikingNetwork, x: Tensor, monitor: Monitor | None) -> None:
         self._snn = snn
-        self._simulation = Simulation(snn.program, x, snn.drive, monitor)
+        self._pieces = Pieces(snn.program, x)  # sized to all images, so large enough for fewer
+        self._simulation = Simulation(snn.program, x, snn.drive, monitor, self._pieces)
         self._outputs = x.new_zeros(0)
         self._places = torch.arange(len(x), device=x.device)  # of the images still running
         self.steps = torch.zeros(len(x), dtype=torch.long, device=x.device)
@@ -221,7 +224,9 @@ class _Run:
         """Simulate up to a step."""
         simulation = self._simulation
         while simulation.done < step:
-            out = require_scores(simulation.advance(min(CHUNK, step - simulation.done)))
+            out = require_scores(
+                simulation.advance(min(self._pieces.steps, step - simulation.done))
+            )
             self._outputs = torch.cat([self._outputs, out]) if len(self._outputs) else out
 
     def leave(self, least: float | None) -> None:

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from .dynamics import State, over_time
+from .recording import is_recording
 
 
 class Sums(NamedTuple):
@@ -85,7 +86,7 @@ def telescope(
     found = function([mean.to(dtype) for mean, dtype in zip(means, dtypes, strict=True)])
     answers = found if drive == 1 else found * _beside(n, found)
     first = torch.zeros_like(answers[0]) if sums is None else sums.answer
-    answers = _held(answers, first, masked or any(bool(total.isinf().any()) for total in totals))
+    answers = _held(answers, first, totals, masked=masked)
     before = torch.cat([first.unsqueeze(0), answers[:-1]])
     # What stays infinite, as a masked place does, has not changed.
     stays = answers.isinf() & (answers == before)
@@ -93,15 +94,22 @@ def telescope(
     return sent, Sums(tuple(total[-1] for total in totals), answers[-1], count + steps)
 
 
-def _held(answers: Tensor, first: Tensor, infinite: bool) -> Tensor:
+def _held(answers: Tensor, first: Tensor, totals: Sequence[Tensor], *, masked: bool) -> Tensor:
     """Keep the answer before where there is none yet, as of 0/0 while nothing has arrived.
 
     Once it is sent, a NaN would stay in every sum behind it, and a neuron whose membrane is no
     number never fires: the answer would look well and be wrong.
     """
-    wrong = answers.isnan() if infinite else ~answers.isfinite()
-    if not bool(wrong.any()):
-        return answers
+    if is_recording():  # for values that nobody has seen yet
+        wrong = answers.isnan()
+        if not masked:
+            finite = ~torch.stack([total.isinf().any() for total in totals]).any()
+            wrong = wrong | (answers.isinf() & finite)
+    else:
+        infinite = masked or any(bool(total.isinf().any()) for total in totals)
+        wrong = answers.isnan() if infinite else ~answers.isfinite()
+        if not bool(wrong.any()):
+            return answers
     kept = []
     for now, none in zip(answers, wrong, strict=True):
         first = torch.where(none, first, now)

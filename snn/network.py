@@ -17,6 +17,7 @@ from .program import Instead, Monitor, Program
 from .readout import Mean, Readout
 from .report import Report
 from .room import within_memory
+from .running import Chunks, Recordings, Runner
 from .simulation import Simulation
 from .trees import over_leaves
 
@@ -44,6 +45,9 @@ class SpikingNetwork(nn.Module):
             ``std``, ...), so that whoever loads the network knows how to feed it.
         about: how it was made, as plain data: ``method``, ``calibration_images``, ``seconds``,
             ``spikes`` (binary or ternary); kept in files and shown beside results.
+
+    Attributes:
+        chunks: how chunks of steps are run, as ``run_by`` chose; None for as they stand.
 
     Raises:
         SpiketuneError: on steps or drive below 1.
@@ -77,7 +81,9 @@ class SpikingNetwork(nn.Module):
         self.report = report or Report(())
         self.pretrained_cfg = {"input_size": input_shape, **plain_cfg(pretrained_cfg)}
         self.about = dict(about or {})
+        self.chunks: Chunks | None = None
         self._program: Program | None = None
+        self._recordings: Recordings | None = None
 
     @property
     def program(self) -> Program:
@@ -88,7 +94,7 @@ class SpikingNetwork(nn.Module):
 
     def refresh(self) -> None:
         """Forget the sorted graph, after the graph or its units have been exchanged."""
-        self._program = None
+        self._program = self._recordings = None
 
     def shapes(self, batch: int = 1) -> dict[Node, Any]:
         """Return every value's shape, and every size's number, for so many images.
@@ -177,12 +183,22 @@ class SpikingNetwork(nn.Module):
         own = program is self.program and not self.training
         pieces = Pieces(program, x) if own and not whole and chunk is None else None
         longest = chunk or (pieces.steps if pieces else steps if whole else CHUNK)
+        runner: Runner = pieces or program
+        if own and not whole:
+            runner = self._recorded(runner, x)
         with within_memory(self, x, steps, chunk=longest):
-            run = Simulation(program, x, self.drive, monitor, pieces)
+            run = Simulation(program, x, self.drive, monitor, runner)
         while run.done < steps:
             with within_memory(self, x, steps, chunk=longest):
                 out = run.advance(min(longest, steps - run.done))
             yield out
+
+    def _recorded(self, plain: Runner, x: Tensor) -> Runner:
+        if self.chunks is None:
+            return plain
+        if self._recordings is None:
+            self._recordings = self.chunks.start(self)
+        return self._recordings.runner(plain, x)
 
     def ann(
         self, x: Tensor, observe: Monitor | None = None, *, instead: Instead | None = None
@@ -237,7 +253,7 @@ class SpikingNetwork(nn.Module):
 
         clone = self.__class__.__new__(self.__class__)
         memo[id(self)] = clone
-        state = {**self.__dict__, "_program": None}
+        state = {**self.__dict__, "_program": None, "_recordings": None}
         clone.__dict__.update({key: deepcopy(value, memo) for key, value in state.items()})
         return clone
 

@@ -7,7 +7,7 @@ and is computed once. How each kind of node runs on the steps of a chunk is told
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -45,6 +45,8 @@ class Program:
         >>> list(Program(net.graph, net).ann(torch.rand(3, 1, 8, 8)).shape)
         [3, 1, 6, 6]
     """
+
+    faster: Mapping[Target, Callable[..., Any]] = FASTER
 
     def __init__(self, graph: Graph, root: Module) -> None:
         self._root = root
@@ -197,7 +199,7 @@ class Program:
         if node.op == "call_module":
             return self.unit(node)(*arguments, **keywords)
         assert callable(node.target)
-        return FASTER.get(node.target, node.target)(*arguments, **keywords)
+        return self.faster.get(node.target, node.target)(*arguments, **keywords)
 
 
 def _must_go_by_step(node: Node, depends: dict[Node, Depends]) -> bool:

@@ -14,9 +14,9 @@ from .dependencies import Depends
 from .dynamics import State
 from .errors import SpiketuneError
 from .functions import Sums
-from .pieces import Pieces
 from .program import Monitor, Program
 from .rows import Rows, rows_of
+from .running import Repeating, Runner
 from .trees import over_leaves
 
 # Where images lie is the same for every batch that a program runs.
@@ -31,7 +31,7 @@ class Simulation:
         x: images ``[B, C, H, W]``.
         drive: steps during which image and biases act; None for always.
         monitor: called with each unit's name and output ``[T', B, ...]``, chunk by chunk.
-        pieces: how the program runs a chunk; as it stands by default.
+        runner: what runs a chunk of steps; the program itself by default.
 
     Example:
         >>> import spiketune as st
@@ -51,10 +51,10 @@ class Simulation:
         x: Tensor,
         drive: int | None = None,
         monitor: Monitor | None = None,
-        pieces: Pieces | None = None,
+        runner: Runner | None = None,
     ) -> None:
         self.program, self.drive, self.monitor = program, drive, monitor
-        self._runner = pieces or program
+        self._runner = runner or program
         self.stem: Values = program.stem(x)
         self.states: States = {}
         self.done = 0
@@ -102,6 +102,8 @@ class Simulation:
                 states[name] = State(membrane, tracer, state.count)
         self.stem = {node: cut.stem(node, value) for node, value in self.stem.items()}
         self.states = states
+        if isinstance(self._runner, Repeating):  # of how many remain, hardly any number comes again
+            self._runner = self._runner.plain
 
 
 class _Cut:

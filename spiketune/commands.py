@@ -23,6 +23,7 @@ from .options import (
     require_same_images,
     usable_device,
 )
+from .precision import agreement
 from .progress import bar, bars
 
 
@@ -132,6 +133,7 @@ def sweep(
     batch: int = 64,
     ann: str | None = None,
     ann_checkpoint: Path | None = None,
+    precision: Literal["float32", "bfloat16"] = "float32",
     device: str | None = None,
 ) -> None:
     """Compare spiking networks at every step budget: accuracy, spikes, operations, energy, time.
@@ -152,6 +154,8 @@ def sweep(
         batch: batch size.
         ann: name of the pretrained network, for its own row and the agreement with it.
         ann_checkpoint: local file with its weights.
+        precision: of the layers of all networks, the ANN's too; for bfloat16, how far that takes
+            the spiking ones from their answers in float32 is shown. Neurons stay in float32.
         device: cpu, cuda, ...; the CPU by default.
     """
     place = usable_device(device)
@@ -172,7 +176,8 @@ def sweep(
         raise st.SpiketuneError("nothing to compare; give --networks files, --ann, or both")
     require_same_images(compared)
     loader = images.loader("test", next(iter(compared.values())))
-    with bars("simulating", len(compared), len(loader)) as on_batch:
+    half = torch.autocast(place.type, torch.bfloat16, enabled=precision == "bfloat16")
+    with half, bars("simulating", len(compared), len(loader)) as on_batch:
         order = list(compared)
         table = st.sweep(
             compared, loader, steps, device=place,
@@ -181,6 +186,10 @@ def sweep(
     print(table)
     if ann is not None:
         print(f"\n{_fewest(table, ann, within)}")
+    if precision == "bfloat16":
+        for name, network in compared.items():
+            if isinstance(network, st.SpikingNetwork):
+                print(f"\n{name} in bfloat16, T={steps}: {agreement(network, loader, steps)}.")
     print(f"\nTable, plot and report page: {table.save(out)}/report.html")
 
 

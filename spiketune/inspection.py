@@ -14,7 +14,7 @@ from spiketune.convert import MSE, Method, Threshold
 from spiketune.convert.method import Granularity
 from spiketune.snn import Report
 from spiketune.snn.fused.available import available
-from spiketune.snn.fused.paths import current_path
+from spiketune.snn.fused.choices import current_path
 from spiketune.snn.network import check_steps
 
 from .options import Images, listed, method_of, points, usable_device

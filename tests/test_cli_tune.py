@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from tqdm import tqdm
 
 import spiketune as st
@@ -23,21 +22,13 @@ Capture = pytest.CaptureFixture[str]
 ROOT = Path(__file__).parent.parent
 
 
-@pytest.fixture(scope="module")
-def network(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    ann = st.load_ann("digits_resnet")
-    images = st.load_data("digits", "train", cfg=ann, limit=64)
-    path = tmp_path_factory.mktemp("networks") / "t.safetensors"
-    return st.save(st.to_snn(ann, torch.stack([x for x, _ in images]), st.Ternary(steps=2)), path)
-
-
 def options(network: Path, out: Path, *more: str) -> list[str]:
     few = ["--data=digits", "--steps=1", "--epochs=2", "--limit=67", "--batch=16"]
     return ["tune", f"--network={network}", f"--out={out}", *few, *more]
 
 
 def test_every_option_reaches_the_trainer(
-    network: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given: dict[str, Any] = {}
     learn = st.tune
@@ -49,7 +40,7 @@ def test_every_option_reaches_the_trainer(
     monkeypatch.setattr(tuning.st, "tune", note, raising=False)
     main(
         options(
-            network, tmp_path / "a.safetensors",
+            file, tmp_path / "a.safetensors",
             "--augment=true", "--checkpoint_every=2", f"--log_to={tmp_path / 'log'}", "--seed=3",
             "--precision=bfloat16", "--workers=1", "--training.optimizer=lamb",
             "--training.optimizer_options={'betas': [0.8, 0.9]}", "--training.schedule=step",
@@ -90,7 +81,7 @@ def test_every_option_reaches_the_trainer(
     ],
 )
 def test_a_wrong_option_is_said_in_one_line(
-    network: Path,
+    file: Path,
     tmp_path: Path,
     capsys: Capture,
     monkeypatch: pytest.MonkeyPatch,
@@ -100,20 +91,20 @@ def test_a_wrong_option_is_said_in_one_line(
     monkeypatch.setitem(sys.modules, "tensorboard", None)
     monkeypatch.delitem(sys.modules, "torch.utils.tensorboard", raising=False)
     with pytest.raises(SystemExit) as stop:
-        main(options(network, tmp_path / "a.safetensors", option))
+        main(options(file, tmp_path / "a.safetensors", option))
     error = capsys.readouterr().err
     assert stop.value.code == 1
     assert len([line for line in error.splitlines() if line.startswith("spiketune: ")]) == 1
     assert all(word in error for word in words), error
 
 
-def test_two_processes_write_one_network(network: Path, tmp_path: Path) -> None:
+def test_two_processes_write_one_network(file: Path, tmp_path: Path) -> None:
     out = tmp_path / "two.safetensors"
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2"]
     where = ["--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0", "-m", "spiketune"]
     done = subprocess.run(
         [
-            *torchrun, *where, *options(network, out, f"--log_to={tmp_path / 'log'}"),
+            *torchrun, *where, *options(file, out, f"--log_to={tmp_path / 'log'}"),
             "--unfold=true", "--calibrate=Triangle",
         ],
         cwd=ROOT, capture_output=True, text=True, check=False, timeout=300,

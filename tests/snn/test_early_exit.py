@@ -90,7 +90,7 @@ def test_an_unreachable_confidence_runs_all_images_to_the_end() -> None:
     answers, steps = EarlyExit(confidence=inf, steps=20)(snn, x)
     assert steps.tolist() == [20] * 5 and not answers.requires_grad
     assert torch.equal(answers, snn.unroll(x, 20)[-1])
-    answers, steps = EarlyExit(confidence=-inf, steps=20, first=3)(snn, x)
+    answers, steps = EarlyExit(confidence=-1e9, steps=20, first=3)(snn, x)
     assert steps.tolist() == [3] * 5 and torch.equal(answers, snn.unroll(x, 3)[-1])
 
 
@@ -212,8 +212,9 @@ def test_what_cannot_stop_or_be_cut_is_refused_by_name() -> None:
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"confidence": nan, "steps": 4}, "confidence must be a number, not nan"),
-        ({"confidence": "high", "steps": 4}, "confidence must be a number, not high"),
+        ({"confidence": nan, "steps": 4}, "confidence must be a number, .* not nan"),
+        ({"confidence": -inf, "steps": 4}, r"confidence must be a number, .* not -inf; fit_exit"),
+        ({"confidence": "high", "steps": 4}, "confidence must be a number, .* not high"),
         ({"confidence": 1.0, "steps": 0}, "steps must be a whole number"),
         ({"confidence": 1.0, "steps": 4, "every": 0}, "every must be a whole number"),
         ({"confidence": 1.0, "steps": 4, "first": 5}, "first must not lie beyond the 4 steps"),

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from spiketune.snn import neuron_path
-from spiketune.snn.fused import c_kernel, paths
+from spiketune.snn.fused import c_build, paths
 from spiketune.snn.fused.tally import _kernel, tally, tally_several
 
 each_path = pytest.mark.parametrize("path", ["eager", "compiled"])
@@ -87,9 +87,9 @@ def test_several_spikes_a_value() -> None:
 
 def test_without_a_compiler_counts_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(source: str) -> None:
-        raise c_kernel.NoCompiler("no C compiler on the path")
+        raise c_build.NoCompiler("no C compiler on the path")
 
-    monkeypatch.setattr("spiketune.snn.fused.tally.built", missing)
+    monkeypatch.setattr("spiketune.snn.fused.tally.library", missing)
     monkeypatch.setattr(paths, "_ways", paths._Ways())
     monkeypatch.setattr(paths, "WORTH", 0)
     _kernel.cache_clear()
