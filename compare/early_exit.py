@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from spiketune.snn import EarlyExit, SpikingNetwork
+from spiketune.snn.early_exit import require_steps
 
 from .batches import Batches
 from .clock import timed
@@ -64,6 +65,7 @@ def fit_exit(
         True
     """
     check_tolerance(tolerance)
+    require_steps(snn)
     looking = EarlyExit(
         confidence=inf, steps=snn.steps if steps is None else steps, first=first, every=every
     )

@@ -44,10 +44,11 @@ class NA(Rule):
 
     Attributes:
         error: ``"e"`` sums what is still to come, ``e[t] = g[t] + r e[t+1]``, as the paper does,
-            where spikes arrive through a ``Synapse``; ``"g"`` takes the gradient as it comes.
-            Without synapses ``r = 0`` and both are the same. ``"exact"`` computes the loss anew for
-            each neighbour of the last neurons, whose spikes must be the answer, filtered or not,
-            and takes ``e`` for all others; it costs ``T N`` losses an image, with ``N`` of them.
+            where spikes arrive through a ``Synapse`` (see ``add_synapses``); ``"g"`` takes the
+            gradient as it comes. Without synapses ``r = 0`` and both are the same. ``"exact"``
+            computes the loss anew for each neighbour of the last neurons, whose spikes must be the
+            answer, filtered or not, and takes ``e`` for all others; it costs ``T N`` losses an
+            image, with ``N`` of them.
         power: of the distance to the threshold, 1 or 3.
         clip: largest ``1/distance``, in thresholds.
         equalise: make all layers' gradients about as large as the last one's; see ``Equaliser``.

@@ -44,7 +44,8 @@ class CompiledChunks(Chunks):
     Compiling takes from seconds to minutes, once for each part of the graph and length of a piece,
     and is worth that where many batches of one shape follow. A step that depends on how many came
     before, as of ``Graded`` neurons and functions without a drive, is compiled for each number.
-    Where something cannot be compiled, a warning says why and chunks run as they stand.
+    Where something cannot be compiled, a warning says why and chunks run as they stand. Under
+    autocast answers differ by more than elsewhere: what is computed in one go is rounded once.
 
     Attributes:
         mode: of ``torch.compile``; the other one tries several ways of a layer and keeps the best.

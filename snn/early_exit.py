@@ -183,8 +183,14 @@ def require_steps(snn: SpikingNetwork) -> None:
     """Refuse a network that cannot stop between two steps.
 
     Raises:
-        SpiketuneError: naming the first neuron that sees all steps at once.
+        SpiketuneError: naming the first neuron that sees all steps at once, or what is no spiking
+            network.
     """
+    if not isinstance(snn, SpikingNetwork):
+        raise SpiketuneError(
+            f"a {type(snn).__name__} has no steps to leave after; give the network that to_snn() "
+            "returns"
+        )
     for name, neuron in snn.neurons():
         if neuron.whole:
             raise SpiketuneError(

@@ -83,8 +83,9 @@ def run_by(snn: SpikingNetwork, chunks: Chunks | None) -> None:
         chunks: ``CompiledChunks(...)`` or ``GraphedChunks(...)``; None for chunks as they stand.
 
     Raises:
-        SpiketuneError: on a network that sees all steps at once, draws its spikes by chance, or
-            lies on a device that cannot record.
+        SpiketuneError: on what is no spiking network or no way to run chunks, and on a network that
+            sees all steps at once, draws its spikes by chance, or lies on a device that cannot
+            record.
 
     Example:
         >>> import torch, spiketune as st
@@ -94,6 +95,14 @@ def run_by(snn: SpikingNetwork, chunks: Chunks | None) -> None:
         >>> snn.chunks
         CompiledChunks(mode='default', most=64)
     """
+    if not hasattr(snn, "chunks"):
+        raise SpiketuneError(
+            f"a {type(snn).__name__} has no steps to run; give the network that to_snn() returns"
+        )
+    if not isinstance(chunks, Chunks | None):
+        raise SpiketuneError(
+            f"chunks are not run by {chunks!r}; give CompiledChunks(), GraphedChunks() or None"
+        )
     if chunks is not None:
         chunks.require(snn)
     snn.chunks = chunks

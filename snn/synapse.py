@@ -37,7 +37,7 @@ class Synapse(Temporal):
 
     def __init__(self, *, tau: float) -> None:
         super().__init__()
-        if not 1 <= tau < float("inf"):
+        if not isinstance(tau, int | float) or not 1 <= tau < float("inf"):
             raise SpiketuneError(f"tau must be at least 1 step, not {tau}; 1 does not filter")
         self.tau = tau
 

@@ -123,6 +123,8 @@ def test_what_cannot_be_fitted_is_refused(
     spiking: MakeSpiking, classifier: nn.Module, images: Images
 ) -> None:
     snn = spiking(classifier, images[0][0])
+    with pytest.raises(SpiketuneError, match="a Sequential has no steps to leave after"):
+        fit_exit(classifier, images)  # type: ignore[arg-type]
     with pytest.raises(SpiketuneError, match="tolerance must be from 0 to 100 points, not -1"):
         fit_exit(snn, images, tolerance=-1)
     with pytest.raises(SpiketuneError, match="steps must be a whole number"):

@@ -200,6 +200,16 @@ def test_what_cannot_be_recorded_runs_as_it_stands_and_says_so_once(
     assert len(said) == 1
 
 
+def test_what_is_no_network_or_no_way_to_run_it_is_refused() -> None:
+    with pytest.raises(SpiketuneError, match="a Linear has no steps to run; give the network that"):
+        run_by(nn.Linear(2, 2), st.CompiledChunks())  # type: ignore[arg-type]
+    snn = st.twin(nn.Sequential(nn.Linear(4, 3), nn.ReLU()), 2, (4,))
+    for wrong in ("compiled", st.CompiledChunks):
+        with pytest.raises(SpiketuneError, match="chunks are not run by"):
+            run_by(snn, wrong)  # type: ignore[arg-type]
+    assert snn.chunks is None
+
+
 @ways
 def test_networks_of_whole_or_random_units_are_refused(way: Chunks) -> None:
     ann = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)).eval()

@@ -97,6 +97,6 @@ def test_a_neuron_knows_the_synapses_behind_it() -> None:
 
 
 def test_what_makes_no_sense_is_refused() -> None:
-    for tau in (0.5, float("nan"), float("inf")):
+    for tau in (0.5, float("nan"), float("inf"), "2"):
         with pytest.raises(SpiketuneError, match="tau must be at least 1 step"):
-            Synapse(tau=tau)
+            Synapse(tau=tau)  # type: ignore[arg-type]
