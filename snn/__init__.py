@@ -15,6 +15,7 @@ from .dynamics import (
 )
 from .early_exit import EarlyExit, Exits
 from .errors import ConversionError, SpiketuneError, StorageError
+from .frames import Frames, add_frames
 from .fused.choices import neuron_path
 from .graded import Graded
 from .graphed import GraphedChunks
@@ -68,6 +69,7 @@ __all__ = [
     "EarlyExit",
     "Exits",
     "Firing",
+    "Frames",
     "Geometric",
     "Graded",
     "GraphedChunks",
@@ -103,6 +105,7 @@ __all__ = [
     "TemporalBatchNorm",
     "ThresholdBatchNorm",
     "Triangle",
+    "add_frames",
     "add_synapses",
     "costs",
     "decay_behind",

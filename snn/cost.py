@@ -31,7 +31,6 @@ from .network import SpikingNetwork
 from .neurons import Neuron, Temporal
 from .ops import MATRIX_PRODUCTS, POOLING, SCALINGS, SUMS, WEIGHTED, aten
 from .placing import spike_carriers
-from .poisson import Poisson
 from .program import fetch
 from .report import Row
 from .sum_pool import sum_pool
@@ -141,7 +140,7 @@ class _Counter:
             if isinstance(unit, Neuron):
                 self.neurons += prod(self.shapes[node])
                 self.updates += prod(self.shapes[node]) * unit.macs
-            if isinstance(unit, Neuron | Poisson):
+            if unit.sends_spikes:
                 self._source(node)
         elif isinstance(unit, MOMENTARY) and self.spiking[node]:
             self._source(node)  # which spikes pass is known only while running

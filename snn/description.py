@@ -16,6 +16,7 @@ from torch.fx import Graph, GraphModule, Node
 
 from .burst import Burst
 from .errors import StorageError
+from .frames import Frames
 from .gates import And, Gate, Iand
 from .graded import Graded
 from .network import SpikingNetwork
@@ -36,7 +37,7 @@ NEURONS: dict[str, type[Neuron]] = {
     cls.__name__: cls for cls in (IF, LIF, PLIF, PSN, SignedIF, Graded, Burst)
 }
 UNITS: dict[str, type[nn.Module]] = {
-    cls.__name__: cls for cls in (nn.MaxPool2d, Poisson, Synapse, And, Iand)
+    cls.__name__: cls for cls in (nn.MaxPool2d, Poisson, Frames, Synapse, And, Iand)
 }
 _POOL = ("kernel_size", "stride", "padding", "dilation", "ceil_mode")
 
@@ -140,6 +141,8 @@ def _describe_unit(unit: nn.Module, path: str) -> dict[str, Any]:
         return {"type": kind}
     if isinstance(unit, Poisson):
         return {"type": kind, "scale": unit.scale, "seed": unit.seed}
+    if isinstance(unit, Frames):
+        return {"type": kind, "frames": unit.frames, "spikes": unit.spikes}
     if isinstance(unit, Synapse):
         return {"type": kind, "tau": unit.tau}
     if kind in NORMS:

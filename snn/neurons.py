@@ -31,6 +31,11 @@ class Temporal(nn.Module, ABC):
     # Whether it must see all steps of a run at once; the time axis is not cut into chunks then.
     whole: bool = False
 
+    @property
+    def sends_spikes(self) -> bool:
+        """Whether spikes leave it, rather than values."""
+        return False
+
     @abstractmethod
     def forward(self, x: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         """Run ``x [T, B, ...]`` from ``state`` and return the outputs and the state after."""
@@ -74,6 +79,11 @@ class Neuron(Temporal):
     tensors: tuple[str, ...] = ("threshold", "initial", "ceiling")
     # Set by training rules with a gradient of their own; spikes and state must stay the same.
     through: Through | None = None
+
+    @property
+    def sends_spikes(self) -> bool:
+        """Yes."""
+        return True
 
     @property
     def macs(self) -> int:

@@ -10,7 +10,7 @@ from torch.fx import GraphModule, Node
 from .chunk import only_input
 from .dependencies import SIGNALS, Depends, dependencies, is_linear
 from .gates import MOMENTARY
-from .neurons import Neuron
+from .neurons import Neuron, Temporal
 from .ops import ACTIVATIONS, MATRIX_PRODUCTS, PASSING, SCALINGS, WEIGHTED
 from .poisson import Poisson
 from .report import Row
@@ -117,15 +117,20 @@ def _encode(net: GraphModule, source: Node, neuron: Neuron) -> Node:
 
 def put_poisson(net: GraphModule, unit: Poisson) -> Row:
     """Turn the image into spikes before anything else sees it, and return the report's row."""
+    put_first(net, unit, "input_spikes")
+    return Row("", "image", "neuron", "Poisson spikes")
+
+
+def put_first(net: GraphModule, unit: Temporal, name: str) -> None:
+    """Let a unit see the image before anything else, and everything else what it sends."""
     image = net.graph.find_nodes(op="placeholder")[0]
-    target = free_name(net, "input_spikes")
+    target = free_name(net, name)
     # In the network's own mode: in training it would draw anew while thresholds are balanced.
     net.add_submodule(target, unit.train(net.training))
     with net.graph.inserting_after(image):
         called = net.graph.call_module(target, (image,))
     called.meta = dict(image.meta)
     image.replace_all_uses_with(called, delete_user_cb=lambda user: user is not called)
-    return Row("", "image", "neuron", "Poisson spikes")
 
 
 def spike_carriers(net: GraphModule, depends: dict[Node, Depends]) -> dict[Node, bool]:
@@ -143,7 +148,7 @@ def spike_carriers(net: GraphModule, depends: dict[Node, Depends]) -> dict[Node,
         unit = net.get_submodule(node.target) if node.op == "call_module" else None
         signals = [n for n in node.all_input_nodes if depends[n] in SIGNALS]
         passes = node.target in PASSING and is_linear(node, depends)
-        source = isinstance(unit, Neuron | Poisson)
+        source = isinstance(unit, Temporal) and unit.sends_spikes
         momentary = isinstance(unit, MOMENTARY)
         through = bool(signals) and (passes or momentary) and all(carries[n] for n in signals)
         carries[node] = source or through

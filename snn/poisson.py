@@ -40,6 +40,11 @@ class Poisson(Temporal):
             raise SpiketuneError(f"scale must be above zero, not {scale}; give the largest value")
         self.scale, self.seed = scale, seed
 
+    @property
+    def sends_spikes(self) -> bool:
+        """Yes."""
+        return True
+
     def ann(self, x: Tensor) -> Tensor:
         """Return the image as it is."""
         return x
