@@ -86,7 +86,8 @@ def detached(state: State | Sums) -> State | Sums:
         inputs = tuple(value.detach() for value in state.inputs)
         return state._replace(inputs=inputs, answer=state.answer.detach())
     tracer = None if state.tracer is None else state.tracer.detach()
-    return state._replace(membrane=state.membrane.detach(), tracer=tracer)
+    extra = tuple(part.detach() for part in state.extra)
+    return state._replace(membrane=state.membrane.detach(), tracer=tracer, extra=extra)
 
 
 def by_steps(

@@ -9,8 +9,10 @@ from .dynamics import Firing, SoftReset, State, if_charge
 from .errors import SpiketuneError
 from .neurons import Neuron
 from .surrogate import fire
+from .units import register_unit
 
 
+@register_unit
 class Burst(Neuron):
     """Integrate-and-fire neuron that sends up to ``m`` spikes a step.
 

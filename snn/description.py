@@ -1,7 +1,7 @@
 """Describe a spiking network as plain JSON data, and build it again from that.
 
-Names in a description are looked up in the table of operations and in the registries below,
-never imported and never evaluated.
+Names in a description are looked up in the table of operations and in the registries of units and
+settings, never imported and never evaluated.
 """
 
 from __future__ import annotations
@@ -14,32 +14,15 @@ import torch
 from torch import nn
 from torch.fx import Graph, GraphModule, Node
 
-from .burst import Burst
 from .errors import StorageError
-from .frames import Frames
-from .gates import And, Gate, Iand
-from .graded import Graded
 from .network import SpikingNetwork
-from .neurons import IF, LIF, Neuron
 from .norms import NORMS, describe_norm, rebuild_norm
 from .ops import BY_NAME
-from .plif import PLIF
-from .poisson import Poisson
-from .psn import PSN
 from .report import Report, Row
 from .settings import decode, encode
-from .signed import SignedIF
-from .synapse import Synapse
+from .units import describe_unit, rebuild_unit
 
 SCHEMA = "spiketune/2"
-
-NEURONS: dict[str, type[Neuron]] = {
-    cls.__name__: cls for cls in (IF, LIF, PLIF, PSN, SignedIF, Graded, Burst)
-}
-UNITS: dict[str, type[nn.Module]] = {
-    cls.__name__: cls for cls in (nn.MaxPool2d, Poisson, Frames, Synapse, And, Iand)
-}
-_POOL = ("kernel_size", "stride", "padding", "dilation", "ceil_mode")
 
 
 def describe(snn: SpikingNetwork) -> dict[str, Any]:
@@ -129,51 +112,16 @@ def revive(data: dict[str, Any], state: dict[str, torch.Tensor], training: bool)
 
 
 def _describe_unit(unit: nn.Module, path: str) -> dict[str, Any]:
-    kind = type(unit).__name__
-    if isinstance(unit, Neuron) and kind in NEURONS:
-        return {
-            "type": kind,
-            **{name: encode(getattr(unit, name)) for name in _plain_settings(unit)},
-        }
-    if isinstance(unit, nn.MaxPool2d):
-        return {"type": kind, **{name: getattr(unit, name) for name in _POOL}}
-    if isinstance(unit, Gate) and kind in UNITS:
-        return {"type": kind}
-    if isinstance(unit, Poisson):
-        return {"type": kind, "scale": unit.scale, "seed": unit.seed}
-    if isinstance(unit, Frames):
-        return {"type": kind, "frames": unit.frames, "spikes": unit.spikes}
-    if isinstance(unit, Synapse):
-        return {"type": kind, "tau": unit.tau}
-    if kind in NORMS:
-        return describe_norm(unit)
-    raise StorageError(f"{path}: a {kind} cannot be saved; only registered units can")
-
-
-def _plain_settings(unit: Neuron) -> list[str]:
-    return [name for name in unit.settings if not isinstance(getattr(unit, name), torch.Tensor)]
+    return describe_norm(unit) if type(unit).__name__ in NORMS else describe_unit(unit, path)
 
 
 def _rebuild_unit(
     data: dict[str, Any], tensors: dict[str, Any], path: str, origin: str
 ) -> nn.Module:
-    data = dict(data)
-    kind = data.pop("type")
-    if kind in NEURONS:
-        for name in NEURONS[kind].tensors:
-            if f"{path}.{name}" in tensors:
-                data[name] = torch.ones(tensors[f"{path}.{name}"]["shape"])
-        settings = {
-            key: decode(value, origin) if isinstance(value, dict) else value
-            for key, value in data.items()
-        }
-        unit: nn.Module = NEURONS[kind](**settings)
-    elif kind in NORMS:
-        unit = rebuild_norm({"type": kind, **data})
-    elif kind in UNITS:
-        unit = UNITS[kind](**data)
+    if data["type"] in NORMS:
+        unit = rebuild_norm(data)
     else:
-        raise StorageError(f"{origin}: unknown unit {kind!r}; install the spiketune that wrote it")
+        unit = rebuild_unit(data, tensors, path, origin)
     for name, parameter in unit.named_parameters():
         parameter.requires_grad = tensors[f"{path}.{name}"]["trained"]
     return unit

@@ -24,6 +24,7 @@ class State(NamedTuple):
         membrane: ``v``, ``[B, ...]``.
         tracer: sum of the spikes so far, for neurons that may take them back.
         count: steps so far, where a step depends on it.
+        extra: what else it carries, each ``[B, ...]``.
 
     Example:
         >>> State(torch.zeros(1)).tracer is None
@@ -33,6 +34,7 @@ class State(NamedTuple):
     membrane: Tensor
     tracer: Tensor | None = None
     count: int = 0  # type: ignore[assignment]  # shadows tuple.count
+    extra: tuple[Tensor, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,10 @@ from .errors import SpiketuneError
 from .network import SpikingNetwork
 from .neurons import Temporal
 from .placing import put_first
+from .units import register_unit
 
 
+@register_unit
 class Frames(Temporal):
     """Send frame ``t`` of ``[F, ...]`` at step ``t``, and nothing once all have been sent.
 
@@ -30,6 +32,8 @@ class Frames(Temporal):
         >>> sent.flatten().tolist()
         [1.0, 0.0, 1.0, 0.0]
     """
+
+    settings = ("frames", "spikes")
 
     def __init__(self, *, frames: int, spikes: bool = True) -> None:
         super().__init__()

@@ -11,6 +11,8 @@ from abc import ABC, abstractmethod
 
 from torch import Tensor, nn
 
+from .units import register_unit
+
 
 class Gate(nn.Module, ABC):
     """Base of the gates.
@@ -25,6 +27,7 @@ class Gate(nn.Module, ABC):
         """Return what passes of ``spikes [..., C, H, W]``, given what a neuron sent."""
 
 
+@register_unit
 class And(Gate):
     """``y = x o/θ``: a spike passes where the neuron fires in the same step.
 
@@ -41,6 +44,7 @@ class And(Gate):
         return spikes * (sent / threshold)
 
 
+@register_unit
 class Iand(Gate):
     """``y = x (1 - o/θ)``: a spike passes where the neuron is silent in the same step.
 

@@ -13,6 +13,7 @@ from .dynamics import Firing, SoftReset, State
 from .errors import SpiketuneError
 from .neurons import Neuron
 from .schedules import Constant, Schedule
+from .units import register_unit
 
 
 def nearest_level(x: Tensor, levels: int) -> Tensor:
@@ -51,6 +52,7 @@ _BITS = {
 }
 
 
+@register_unit
 class Graded(Neuron):
     """Signed multi-threshold neuron with a memory of what it has sent.
 

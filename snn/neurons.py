@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from .dynamics import Firing, State, fire_and_reset, if_charge, lif_charge, over_time
 from .errors import SpiketuneError
 from .fused.paths import precise, run_neuron
+from .units import register_unit
 
 
 class Temporal(nn.Module, ABC):
@@ -28,6 +29,10 @@ class Temporal(nn.Module, ABC):
         True
     """
 
+    # What a saved network holds of it: plain arguments and attributes of one name, and tensors of
+    # its own that are arguments of that name too.
+    settings: tuple[str, ...] = ()
+    tensors: tuple[str, ...] = ()
     # Whether it must see all steps of a run at once; the time axis is not cut into chunks then.
     whole: bool = False
 
@@ -73,9 +78,7 @@ class Neuron(Temporal):
         0.25
     """
 
-    # What describes a neuron beside its tensors: arguments and attributes of these names.
     settings: tuple[str, ...] = ("floor", "ceiling", "firing", "folded")
-    # Its tensors that are arguments of the same name.
     tensors: tuple[str, ...] = ("threshold", "initial", "ceiling")
     # Set by training rules with a gradient of their own; spikes and state must stay the same.
     through: Through | None = None
@@ -206,6 +209,7 @@ class Charging(Neuron):
         return fire_and_reset(self.charge(state.membrane, current), self.threshold, self.firing)
 
 
+@register_unit
 class IF(Charging):
     """Integrate-and-fire neuron, binary spikes (equation: ``dynamics.if_step``).
 
@@ -224,6 +228,7 @@ class IF(Charging):
         return self.threshold.new_ones(())
 
 
+@register_unit
 class LIF(Charging):
     """Leaky integrate-and-fire neuron, binary spikes (equation: ``dynamics.lif_step``).
 

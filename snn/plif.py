@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from .dynamics import Firing, HardReset
 from .errors import SpiketuneError
 from .neurons import Charging, Neuron
+from .units import register_unit
 
 
 def decay_of(tau: float) -> float:
@@ -51,6 +52,7 @@ def plif_charge(membrane: Tensor, current: Tensor, decay: Tensor, rest: float = 
     return membrane + torch.sigmoid(decay) * (current - (membrane - rest))
 
 
+@register_unit
 class PLIF(Charging):
     """Leaky neuron whose time constant trains along with the weights (see ``plif_charge``).
 

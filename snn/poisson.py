@@ -8,8 +8,10 @@ from torch import Tensor
 from .dynamics import State
 from .errors import SpiketuneError
 from .neurons import Temporal
+from .units import register_unit
 
 
+@register_unit
 class Poisson(Temporal):
     """Turn each value ``x`` of an image into spikes of ``±scale`` with probability ``|x|/scale``.
 
@@ -33,6 +35,8 @@ class Poisson(Temporal):
         >>> sorted(set(spikes.flatten().tolist())), 0.4 < spikes.mean().item() < 0.6
         ([0.0, 2.0], True)
     """
+
+    settings = ("scale", "seed")
 
     def __init__(self, *, scale: float, seed: int = 0) -> None:
         super().__init__()

@@ -9,8 +9,10 @@ from .dynamics import Firing, SoftReset, State
 from .errors import SpiketuneError
 from .neurons import Neuron
 from .surrogate import fire
+from .units import register_unit
 
 
+@register_unit
 class PSN(Neuron):
     """Parallel spiking neuron: ``H = W c`` over time, ``s[t] = 1[H[t]/θ + b[t] >= 0]``.
 

@@ -8,8 +8,10 @@ from torch import Tensor
 from .dynamics import Firing, SoftReset, State, signed_if_step
 from .errors import SpiketuneError
 from .neurons import Neuron
+from .units import register_unit
 
 
+@register_unit
 class SignedIF(Neuron):
     """Ternary neuron with a tracer (equation: ``dynamics.signed_if_step``).
 

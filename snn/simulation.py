@@ -99,7 +99,8 @@ class Simulation:
                 source = only_input(node)
                 membrane = cut.state(source, state.membrane, node)
                 tracer = None if state.tracer is None else cut.state(source, state.tracer, node)
-                states[name] = State(membrane, tracer, state.count)
+                extra = tuple(cut.state(source, part, node) for part in state.extra)
+                states[name] = State(membrane, tracer, state.count, extra)
         self.stem = {node: cut.stem(node, value) for node, value in self.stem.items()}
         self.states = states
         if isinstance(self._runner, Repeating):  # of how many remain, hardly any number comes again

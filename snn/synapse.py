@@ -11,8 +11,10 @@ from .errors import SpiketuneError
 from .network import SpikingNetwork
 from .neurons import Neuron, Temporal
 from .placing import free_name
+from .units import register_unit
 
 
+@register_unit
 class Synapse(Temporal):
     """First-order low-pass filter ``a[t] = r a[t-1] + x[t]/τ`` with ``r = 1 - 1/τ``; ``a[0] = 0``.
 
@@ -34,6 +36,8 @@ class Synapse(Temporal):
         >>> filtered.flatten().tolist()
         [0.5, 0.25, 0.625]
     """
+
+    settings = ("tau",)
 
     def __init__(self, *, tau: float) -> None:
         super().__init__()

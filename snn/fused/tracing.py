@@ -19,6 +19,7 @@ from torch.func import functional_call
 
 from ..dynamics import State
 from ..surrogate import Scaled, Surrogate
+from .pointwise import UnknownOperation
 
 if TYPE_CHECKING:
     from ..neurons import Neuron
@@ -108,10 +109,15 @@ def tensors_of(neuron: Neuron) -> dict[str, Tensor]:
 def parts_of(state: State) -> tuple[Tensor, ...]:
     """Return what of a state is tensors.
 
+    Raises:
+        UnknownOperation: on a state of more than a membrane and a tracer.
+
     Example:
         >>> len(parts_of(State(torch.zeros(2))))
         1
     """
+    if state.extra:
+        raise UnknownOperation("a state of more than a membrane and a tracer")
     return tuple(part for part in (state.membrane, state.tracer) if part is not None)
 
 
