@@ -12,6 +12,7 @@ from .graded import Graded
 from .method import Method, register_method
 from .phase import Phase
 from .presets import Recipe, recipe, recipes
+from .soft_lif import SpikingLIF
 from .ternary import Ternary
 from .thresholds import (
     LTB,
@@ -48,6 +49,7 @@ __all__ = [
     "Recipe",
     "Rung",
     "SpikeInput",
+    "SpikingLIF",
     "Ternary",
     "Threshold",
     "WeightCalibration",

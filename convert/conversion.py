@@ -124,8 +124,9 @@ def to_snn(
         snn.refresh()
     # Rules that simulate see the neurons as they are going to be, but for their thresholds.
     config.arrange([neuron for _, neuron in snn.neurons()])
+    standing = {name: at for name, at in places(snn, config.per).items() if at.neuron.balanced}
     calibration = Calibration(
-        snn, found, places(snn, config.per), config.levels_told, progress or silent, build=build
+        snn, found, standing, config.levels_told, progress or silent, build=build
     )
     if config.equalise:
         rows += equalise_ranges(replace(calibration, places=places(snn, "channel")))
@@ -152,6 +153,7 @@ def prepare(ann: nn.Module, example: Tensor, config: Method) -> tuple[GraphModul
     fold_constants(net)
     rows += fold_batch_norms(net)
     rows += move_max_pools(net)
+    rows += config.place(net)
     rows += place_neurons(net, lambda floor, ceiling: build(config, one, floor, ceiling))
     rows += place_encoders(net, lambda floor, ceiling: build(config, one, floor, ceiling))
     net = GraphModule(net, net.graph)
@@ -208,7 +210,8 @@ def _refuse_infinite(ann: nn.Module, answers: list[Tensor]) -> None:
 def _balance(calibration: Calibration, config: Method) -> None:
     """Put a neuron with a balanced threshold in the place of every draft."""
     snn = calibration.snn
-    for name, channels in config.threshold.calibrate(calibration).items():
+    balanced = config.threshold.calibrate(calibration) if calibration.places else {}
+    for name, channels in balanced.items():
         place = calibration.places[name]
         snn.net.set_submodule(str(place.node.target), calibration.neuron(place, channels))
     config.arrange([neuron for _, neuron in snn.neurons()])

@@ -7,8 +7,9 @@ from dataclasses import dataclass, fields, is_dataclass
 from typing import Literal, TypeVar, get_args
 
 from torch import Tensor
+from torch.fx import GraphModule
 
-from spiketune.snn import Delayed, Mean, Neuron, Readout, SpiketuneError
+from spiketune.snn import Delayed, Mean, Neuron, Readout, Row, SpiketuneError
 from spiketune.snn.network import check_steps
 
 from .corrections import Correction
@@ -64,6 +65,17 @@ class Method:
     def levels_told(self) -> int:
         """How many spikes a neuron can send while it is driven: the levels that it tells apart."""
         return self.drive or self.steps
+
+    def place(self, net: GraphModule) -> list[Row]:
+        """Put neurons where activations stand that are this method's alone; nothing here.
+
+        Args:
+            net: the graph before ReLU-like activations become neurons; changed in place.
+
+        Returns:
+            The report's rows.
+        """
+        return []
 
     def arrange(self, neurons: Sequence[Neuron]) -> None:
         """Settle what depends on a neuron's place among all, first to last; nothing here."""
@@ -211,6 +223,7 @@ def brief(settings: object) -> str:
     shown = [
         f"{field.name}={brief(getattr(settings, field.name))}"
         for field in fields(settings)
-        if field.name in ("steps", "threshold") or getattr(settings, field.name) != field.default
+        if (field.name in ("steps", "threshold") and field.repr)
+        or getattr(settings, field.name) != field.default
     ]
     return f"{type(settings).__name__}({', '.join(shown)})"

@@ -19,6 +19,7 @@ from spiketune.snn.ops import ACTIVATIONS, CONVOLUTIONS, aten
 from spiketune.snn.placing import existing, free_name
 from spiketune.snn.program import fetch
 from spiketune.snn.reading import BATCH_NORM, has_statistics
+from spiketune.snn.soft_lif import SOFT_LIF
 
 
 def fold_constants(net: GraphModule) -> None:
@@ -156,7 +157,7 @@ def move_max_pools(net: GraphModule) -> list[Row]:
         moved = False
         for pool in net.graph.find_nodes(op="call_function", target=aten.max_pool2d.default):
             act = pool.args[0]
-            if act.target not in ACTIVATIONS:
+            if act.target not in ACTIVATIONS and act.target is not SOFT_LIF:
                 continue
             with net.graph.inserting_after(pool):
                 first = net.graph.call_function(pool.target, (act.args[0], *pool.args[1:]))

@@ -13,6 +13,7 @@ from .losses import RMP, TET, IMLoss, Loss, MeanCrossEntropy, Objective, Scene, 
 from .na import NA
 from .ottt import OTTT
 from .qcfs import QCFS
+from .rate import RateTraining
 from .refold import fold_norms
 from .rules import Batch, Criterion, Learn, Outcome, Rule, Task, register_rule
 from .sltt import SLTT
@@ -49,6 +50,7 @@ __all__ = [
     "OnEpoch",
     "Outcome",
     "Precision",
+    "RateTraining",
     "Rule",
     "Scene",
     "SurrogateBPTT",

@@ -28,12 +28,14 @@ from .plif import PLIF, decay_of
 from .poisson import Poisson
 from .program import Monitor, Program
 from .psn import PSN
+from .rate_lif import RateLIF
 from .reading import read
 from .readout import Delayed, Mean, Membrane, Readout
 from .report import Report, Row
 from .running import Chunks, run_by
 from .schedules import Constant, Geometric, Harmonic, Schedule
 from .signed import SignedIF
+from .soft_lif import SoftLIF, soft_lif
 from .storage import load, save
 from .surrogate import (
     ATan,
@@ -84,6 +86,7 @@ __all__ = [
     "PiecewiseLinear",
     "Poisson",
     "Program",
+    "RateLIF",
     "Readout",
     "Rectangle",
     "Report",
@@ -93,6 +96,7 @@ __all__ = [
     "SharedBN",
     "Sigmoid",
     "SignedIF",
+    "SoftLIF",
     "SoftReset",
     "SpiketuneError",
     "SpikingNetwork",
@@ -124,4 +128,5 @@ __all__ = [
     "run_by",
     "save",
     "signed_if_step",
+    "soft_lif",
 ]

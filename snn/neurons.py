@@ -80,6 +80,8 @@ class Neuron(Temporal):
 
     settings: tuple[str, ...] = ("floor", "ceiling", "firing", "folded")
     tensors: tuple[str, ...] = ("threshold", "initial", "ceiling")
+    # Whether conversion balances its threshold; it is given where a curve is trained for it.
+    balanced: bool = True
     # Set by training rules with a gradient of their own; spikes and state must stay the same.
     through: Through | None = None
 

@@ -75,6 +75,8 @@ class Build:
             snn = st.sew_resnet(name, classes, steps, connect=self.connect, **how)
         # It is trained on images prepared as the data set says; whoever loads it must know.
         snn.pretrained_cfg.update(mean=list(info.mean), std=list(info.std))
+        if info.frames:
+            st.add_frames(snn, steps)
         if height <= _SMALL:
             snn.pretrained_cfg["crop_pct"] = 1.0
         return snn

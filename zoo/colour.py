@@ -48,6 +48,7 @@ class Request:
         cfg: The network's ``pretrained_cfg``.
         download: Whether the set may be fetched.
         augment: Whether to crop and flip at random; a policy of timm changes them further.
+        frames: How data over time are cut into frames.
 
     Example:
         >>> from spiketune.zoo.colour import Request
@@ -61,6 +62,7 @@ class Request:
     cfg: Mapping[str, object] | None = None
     download: bool = True
     augment: bool | str = False
+    frames: object = None
 
 
 def cifar(request: Request) -> Images:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from torch import nn
 
@@ -18,6 +18,13 @@ Split = Literal["train", "test"]
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 DIGITS = tuple("0123456789")
+NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+_ZAHLEN = "null eins zwei drei vier fuenf sechs sieben acht neun"
+_GESTURES = """
+    hand_clapping right_hand_wave left_hand_wave right_arm_clockwise
+    right_arm_counter_clockwise left_arm_clockwise left_arm_counter_clockwise arm_roll
+    air_drums air_guitar other_gestures
+"""
 _CIFAR100 = """
     apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus
     butterfly camel can castle caterpillar cattle chair chimpanzee clock cloud cockroach couch
@@ -37,12 +44,14 @@ class DataInfo:
     Attributes:
         name: The name ``load_data`` takes.
         input_size: Channels, height and width of an image as it is stored, or as it is usually
-            cut where the images differ.
+            cut where the images differ; polarities, height and width of one frame of events.
         classes: The class names in the order of the labels; empty for ``folder``, whose folders
             decide.
         mean: Mean of the training images by channel, in [0, 1].
         std: Standard deviation of the training images by channel.
         note: One line about it.
+        frames: How many frames a sample is usually cut into; 0 for still images.
+        duration: Microseconds that the frames usually cover.
 
     Example:
         >>> from spiketune.zoo import data_info
@@ -56,6 +65,8 @@ class DataInfo:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     note: str
+    frames: int = 0
+    duration: int = 0
 
     @property
     def num_classes(self) -> int:
@@ -131,7 +142,87 @@ _KNOWN = (
     ),
 )
 
-DATA: dict[str, DataInfo] = {info.name: info for info in _KNOWN}
+
+def _events(name: str, note: str, classes: tuple[str, ...], **how: Any) -> DataInfo:
+    """Describe a set of events, which nobody normalises."""
+    size = how.pop("input_size", (2, 34, 34))
+    plain = {"mean": (0.0,) * size[0], "std": (1.0,) * size[0]}
+    return DataInfo(name=name, note=note, classes=classes, input_size=size, **plain, **how)
+
+
+_OVER_TIME = (
+    _events(
+        "mnist_saccades",
+        "the events that three saccades over each image of MNIST give",
+        DIGITS,
+        frames=30,
+        duration=300_000,
+    ),
+    _events(
+        "fashion_mnist_saccades",
+        "the events that three saccades over each image of Fashion-MNIST give",
+        next(info.classes for info in _KNOWN if info.name == "fashion-mnist"),
+        frames=30,
+        duration=300_000,
+    ),
+    _events(
+        "nmnist",
+        "N-MNIST, 60,000 + 10,000 digits recorded by an event camera",
+        DIGITS,
+        frames=30,
+        duration=300_000,
+    ),
+    _events(
+        "dvs_gesture",
+        "DVS Gesture, 1,176 + 288 gestures of 29 people recorded by an event camera",
+        tuple(_GESTURES.split()),
+        input_size=(2, 128, 128),
+        frames=30,
+        duration=1_500_000,
+    ),
+    _events(
+        "shd",
+        "Spiking Heidelberg Digits, 8,156 + 2,264 English and German digits of a model ear",
+        (*NUMBERS, *_ZAHLEN.split()),
+        input_size=(1, 1, 700),
+        frames=100,
+        duration=1_400_000,
+    ),
+    _events(
+        "ntidigits",
+        "the isolated digits of N-TIDIGITS, TIDIGITS heard by a silicon cochlea",
+        (*NUMBERS, "oh"),
+        input_size=(1, 1, 64),
+        frames=100,
+        duration=1_500_000,
+    ),
+    _events(
+        "tidigits",
+        "the adults' isolated digits of TIDIGITS, from your own folder of sound",
+        (*NUMBERS, "oh"),
+        input_size=(2, 15, 32),
+        frames=100,
+        duration=1_000_000,
+    ),
+    _events(
+        "ti46_digits",
+        "the digits of TI46, from your own folder of sound",
+        NUMBERS,
+        input_size=(2, 15, 32),
+        frames=100,
+        duration=1_000_000,
+    ),
+    _events(
+        "ti46_alpha",
+        "the letters of TI46, from your own folder of sound",
+        tuple("abcdefghijklmnopqrstuvwxyz"),
+        input_size=(2, 15, 32),
+        frames=100,
+        duration=1_000_000,
+    ),
+)
+
+DATA: dict[str, DataInfo] = {info.name: info for info in (*_KNOWN, *_OVER_TIME)}
 
 
 def list_data() -> list[DataInfo]:

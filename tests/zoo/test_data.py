@@ -373,6 +373,8 @@ def test_every_set_is_described() -> None:
     assert counts == {
         **dict.fromkeys(("digits", "mnist", "fashion-mnist", "cifar10", "imagenette"), 10),
         **{"cifar100": 100, "folder": 0},
+        **dict.fromkeys(("mnist_saccades", "fashion_mnist_saccades", "nmnist", "ti46_digits"), 10),
+        **{"dvs_gesture": 11, "ntidigits": 11, "tidigits": 11, "shd": 20, "ti46_alpha": 26},
     }
 
 
