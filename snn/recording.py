@@ -80,7 +80,7 @@ def over_tensors(change: Callable[[Tensor], Any], value: Any) -> Any:
     Example:
         >>> from spiketune.snn.dynamics import State
         >>> over_tensors(len, {"a": State(torch.zeros(3), count=2)})
-        {'a': State(membrane=3, tracer=None, count=2)}
+        {'a': State(membrane=3, tracer=None, count=2, extra=())}
     """
     return _over(lambda part: change(part) if isinstance(part, Tensor) else part, value)
 

@@ -63,8 +63,8 @@ def tune(
         steps: step budget to train for.
         out: .safetensors file to write.
         epochs: passes over the training images.
-        data: digits, mnist, fashion-mnist, cifar10, cifar100, imagenette or folder;
-            its training and its test split.
+        data: digits, mnist, fashion-mnist, cifar10, cifar100, imagenette or folder, or over time
+            mnist_saccades, nmnist, dvs_gesture, shd and others; its training and its test split.
         root: folder to look in first; then $SPIKETUNE_DATA, the system's places, a download.
         limit: at most so many images of each split.
         batch: batch size.
