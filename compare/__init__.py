@@ -4,6 +4,7 @@ from .early_exit import ExitResult, fit_exit, measure_exit
 from .energy import FP16, FP32, INT8, EnergyModel
 from .exit_curve import ExitCurve, exit_curve
 from .interval import wilson
+from .latency import SingleSpikes
 from .meter import Meter
 from .result import Result
 from .sweeping import Progress, sweep
@@ -19,6 +20,7 @@ __all__ = [
     "Meter",
     "Progress",
     "Result",
+    "SingleSpikes",
     "Table",
     "exit_curve",
     "fit_exit",

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -90,10 +90,30 @@ def require_steps(models: Mapping[str, nn.Module], longest: int) -> None:
                 )
 
 
+Applies = Callable[[nn.Module], bool]
+Make = Callable[[Any, Sequence[int], Tensor], Runner]
+
+_RUNNERS: list[tuple[Applies, Make]] = []
+
+
+def register_runner(applies: Applies) -> Callable[[Make], Make]:
+    """Register what makes the runner of some models; those registered later are asked first.
+
+    It is called with the model, the budgets, and an image ``[1, ...]`` for counting operations.
+    """
+
+    def register(make: Make) -> Make:
+        _RUNNERS.insert(0, (applies, make))
+        return make
+
+    return register
+
+
 def runner(name: str, model: nn.Module, budgets: Sequence[int], image: Tensor) -> Runner:
     """Return the runner for a model; ``image [1, ...]`` is for counting operations."""
-    if isinstance(model, SpikingNetwork):
-        return Spiking(model, budgets)
+    for applies, make in _RUNNERS:
+        if applies(model):
+            return make(model, budgets, image)
     hidden = [path for path, m in model.named_modules() if isinstance(m, SpikingNetwork)]
     if hidden:
         raise SpiketuneError(
@@ -101,6 +121,11 @@ def runner(name: str, model: nn.Module, budgets: Sequence[int], image: Tensor) -
             "give the SpikingNetwork itself"
         )
     return Dense(model, image)
+
+
+@register_runner(lambda model: isinstance(model, SpikingNetwork))
+def _spiking(model: SpikingNetwork, budgets: Sequence[int], image: Tensor) -> Runner:
+    return Spiking(model, budgets)
 
 
 def _kind_of_spike(snn: SpikingNetwork) -> str:

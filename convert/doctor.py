@@ -13,6 +13,7 @@ from torch.fx import Node
 
 from spiketune.snn import Neuron, SpiketuneError, SpikingNetwork, evaluating
 from spiketune.snn.network import check_steps
+from spiketune.snn.single_spike.runs import refuse_times
 
 from .calibration import Progress
 from .conversion import to_snn
@@ -54,8 +55,8 @@ def doctor(
 
     Raises:
         ConversionError: if anything in an ANN has no rule.
-        SpiketuneError: on missing images, steps or limit below 1, or a method beside a network
-            that is converted already.
+        SpiketuneError: on missing images, steps or limit below 1, a method beside a network
+            that is converted already, or one of exact spike times.
 
     Example:
         >>> ann = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)).eval()
@@ -102,6 +103,7 @@ def _networks(
     if isinstance(network, SpikingNetwork):
         if config is not None:
             raise SpiketuneError("the network is converted already; leave the method out")
+        refuse_times(network, "and has no ANN to be compared with; see sweep()")
         return network, network, collect(images, limit)
     config = config or Graded()
     shown = collect(images, max(limit, config.calibration_images))

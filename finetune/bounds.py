@@ -1,11 +1,11 @@
-"""Keep trained thresholds above zero and trained leaks in (0, 1], whatever an update asks for."""
+"""Keep what trains in its range, whatever an update asks for: thresholds, leaks, delays."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from spiketune.snn import LIF, SpikingNetwork
+from spiketune.snn import LIF, SpikingNetwork, Temporal
 
 # A threshold near zero makes a neuron fire at every step: it may shrink a hundredfold, no further.
 SMALLEST = 0.01
@@ -17,9 +17,12 @@ def floors(snn: SpikingNetwork) -> dict[str, Tensor]:
 
 
 def keep_within(snn: SpikingNetwork, smallest: dict[str, Tensor]) -> None:
-    """Move thresholds and leaks that an update pushed out of their range back to its border."""
+    """Move what an update pushed out of its range back to its border."""
     with torch.no_grad():
         for name, neuron in snn.neurons():
             neuron.threshold.copy_(torch.maximum(neuron.threshold, smallest[name]))
             if isinstance(neuron, LIF) and neuron.leak.requires_grad:
                 neuron.leak.clamp_(SMALLEST, 1.0)
+        for unit in snn.modules():
+            for name, (low, high) in unit.limits.items() if isinstance(unit, Temporal) else ():
+                getattr(unit, name).clamp_(low, high)

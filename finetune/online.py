@@ -14,7 +14,16 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from spiketune.snn import Monitor, Program, SpikingNetwork, State, over_leaves
+from spiketune.snn import (
+    SRM,
+    Delay,
+    Monitor,
+    Program,
+    SpikingNetwork,
+    State,
+    Synapse,
+    over_leaves,
+)
 from spiketune.snn.chunk import Moment, States, Values
 from spiketune.snn.functions import Sums
 from spiketune.snn.readout import Mean
@@ -158,4 +167,10 @@ def require_steps(snn: SpikingNetwork, rule: str) -> None:
             raise TuneError(
                 f"{name}: {type(neuron).__name__} computes all its steps at once, but {rule} runs "
                 "them one by one; tune with SurrogateBPTT()"
+            )
+    for place, unit in snn.net.named_modules():
+        if isinstance(unit, SRM | Delay) or (isinstance(unit, Synapse) and unit.delayed):
+            raise TuneError(
+                f"{place}: {type(unit).__name__} lets what arrives act in later steps only, but "
+                f"{rule} goes backward within each step; tune with SLAYER() or SurrogateBPTT()"
             )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 from torch.optim import Optimizer
 
-from spiketune.snn import SpikingNetwork
+from spiketune.snn import SpikingNetwork, Temporal
 
 from .errors import TuneError
 
@@ -107,8 +107,9 @@ def make_optimizer(snn: SpikingNetwork, training: Training) -> Optimizer:
 
 
 def _groups(snn: SpikingNetwork, weight_decay: float) -> list[dict[str, object]]:
-    """Return weights, which decay, and thresholds, leaks, biases and norms, which do not."""
-    units = {id(p) for _, neuron in snn.neurons() for p in neuron.parameters()}
+    """Return weights, which decay, and what does not: thresholds, leaks, delays, biases, norms."""
+    temporal = [unit for unit in snn.modules() if isinstance(unit, Temporal)]
+    units = {id(p) for unit in temporal for p in unit.parameters()}
     decayed: list[Tensor] = []
     plain: list[Tensor] = []
     for parameter in snn.parameters():

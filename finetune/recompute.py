@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.fx import Node
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from spiketune.snn import Monitor, Neuron, Program, SpikingNetwork, Temporal
+from spiketune.snn import Delay, Monitor, Neuron, Program, SpikingNetwork, Temporal
 from spiketune.snn.chunk import Chunk, Moment, States, Values
 from spiketune.snn.room import numbers_of
 
@@ -141,6 +141,12 @@ class Recomputed(Program):
                 raise TuneError(
                     f"{node.name}: a {type(unit).__name__} takes all steps together, which "
                     "recompute_steps would run apart; use recompute_blocks"
+                )
+            if isinstance(unit, Delay) and unit.delay.requires_grad and unit.diff == "central":
+                raise TuneError(
+                    f"{node.name}: the central difference of a delay looks a step ahead, which "
+                    "recompute_steps would run apart; build it with diff='backward', or use "
+                    "recompute_blocks"
                 )
 
 

@@ -12,12 +12,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 
-from spiketune.snn import SpikingNetwork
+from spiketune.snn import Delay, SpikingNetwork, timed_layers
 
 from .errors import TuneError
 from .silent import require_teachable
@@ -33,6 +33,8 @@ class Rule:
         True
     """
 
+    # What the rule trains: neurons over "steps", or layers of one exact spike time each, "times".
+    learns: ClassVar[str] = "steps"
     # What to do about neurons that rest a threshold below firing, where the rule's slope is zero.
     remedy = "give the rule a slope that reaches farther, such as ATan() or SuperSpike()"
 
@@ -93,6 +95,8 @@ class Task:
             rule that stands in for the neurons instead of calling them.
         common: a generator that is seeded for each batch, alike in all processes of a run; for what
             they must draw together. None for torch's own.
+        begun: whether an update was made before, as when a run goes on from a checkpoint: what the
+            first batch has to show was shown then.
 
     Example:
         >>> Task(steps=4, criterion=lambda outputs, batch: outputs.sum()).steps
@@ -104,6 +108,7 @@ class Task:
     backward: Backward = Tensor.backward
     show: Show = lambda name, mean: None
     common: torch.Generator | None = None
+    begun: Callable[[], bool] = lambda: False
 
 
 RuleT = TypeVar("RuleT", bound=Rule)
@@ -144,16 +149,44 @@ def prepare(snn: SpikingNetwork, rule: Rule, task: Task) -> Learn:
 
     Raises:
         TuneError: if the rule is unknown, says that it cannot train this network, or sets slopes
-            that leave a part of it silent for ever.
+            that leave a part of it silent for ever; on delays as long as the run.
     """
     if type(rule) not in _PREPARE:
         known = ", ".join(sorted(known.__name__ for known in _PREPARE))
         raise TuneError(f"{rule!r} is not a training rule; use an instance of one of {known}")
+    _require_kind(snn, rule)
+    _require_arrival(snn, task.steps)
     for _, neuron in snn.neurons():
         neuron.through = None  # an earlier rule's gradient
     learn = _PREPARE[type(rule)](snn, rule, task)
     require_teachable(snn, task.steps, remedy=rule.remedy)
     return learn
+
+
+def _require_arrival(snn: SpikingNetwork, steps: int) -> None:
+    """Refuse delays behind which nothing arrives within the run."""
+    for place, unit in snn.net.named_modules():
+        longest = int(unit.steps().max()) if isinstance(unit, Delay) else 0
+        if longest >= steps:
+            raise TuneError(
+                f"{place}: delays of up to {longest} steps in a run of {steps}: what is sent so "
+                "late never arrives; train for more steps, or build it with a smaller maximum"
+            )
+
+
+def _require_kind(snn: SpikingNetwork, rule: Rule) -> None:
+    """Refuse neurons over steps where a rule trains spike times, and the reverse."""
+    name, timed = type(rule).__name__, next(iter(timed_layers(snn)), None)
+    if rule.learns == "times" and timed is None:
+        raise TuneError(
+            f"{name} trains networks of exact spike times; build one with single_spike([...], "
+            "input_shape), or train this one with SurrogateBPTT()"
+        )
+    if rule.learns == "steps" and timed is not None:
+        raise TuneError(
+            f"{timed} sends one spike a neuron at an exact time, which {name} cannot train; use "
+            "STiDi(), or build the network with twin(ann, steps, input_shape)"
+        )
 
 
 def outputs(snn: SpikingNetwork, images: Tensor, steps: int) -> Tensor:

@@ -94,6 +94,7 @@ class Run:
             backward=self.gradients.backward,
             show=objective.show,
             common=self.common,
+            begun=lambda: self.begun,
         )
         self.learn = prepare(snn, plan.rule, task)
         self.optimizer = make_optimizer(snn, plan.training)

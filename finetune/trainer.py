@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from spiketune.snn import SpikingNetwork, evaluating
+from spiketune.snn import SpikingNetwork, evaluating, timed_layers
 
 from .batches import Loader, Precision, find_place
 from .distributed import find_processes, own_device
@@ -137,7 +137,8 @@ def _check(snn: SpikingNetwork, plan: Plan, resume: bool) -> None:
         value = getattr(plan, name)
         if value is not None and value < 1:
             raise TuneError(f"{name} must be at least 1, not {value}")
-    require_neurons(snn)
+    if not (isinstance(snn, SpikingNetwork) and timed_layers(snn)):
+        require_neurons(snn)
     if resume and plan.checkpoint is None:
         raise TuneError("resume needs the checkpoint to go on from; give checkpoint=PATH")
     if plan.checkpoint_every and plan.checkpoint is None:

@@ -1,8 +1,11 @@
 """What runs: neurons, surrogate slopes, the time loop, spike counting, save and load."""
 
+from .alpha import alpha_filter
 from .burst import Burst
 from .compiled import CompiledChunks
 from .cost import Costs, costs
+from .delay import Delay
+from .delays import add_delays
 from .dynamics import (
     Firing,
     HardReset,
@@ -19,6 +22,7 @@ from .frames import Frames, add_frames
 from .fused.choices import neuron_path
 from .graded import Graded
 from .graphed import GraphedChunks
+from .lateral import Lateral
 from .modes import evaluating
 from .network import SpikingNetwork
 from .neurons import IF, LIF, Charging, Neuron, Temporal
@@ -31,14 +35,38 @@ from .psn import PSN
 from .rate_lif import RateLIF
 from .reading import read
 from .readout import Delayed, Mean, Membrane, Readout
+from .recurrent import Recurrent, add_recurrence, reservoir
+from .refractory import Refractory
 from .report import Report, Row
 from .running import Chunks, run_by
 from .schedules import Constant, Geometric, Harmonic, Schedule
 from .signed import SignedIF
+from .single_spike import (
+    PSP,
+    Credit,
+    EarliestPool2d,
+    Knot,
+    KnotPSP,
+    Latency,
+    LinearPSP,
+    Race,
+    RampPSP,
+    StepPSP,
+    Timed,
+    TimedConv2d,
+    TimedLinear,
+    Times,
+    TrianglePSP,
+    race_of,
+    spike_times_of,
+    timed_layers,
+)
 from .soft_lif import SoftLIF, soft_lif
+from .srm import SRM
 from .storage import load, save
 from .surrogate import (
     ATan,
+    Laplace,
     Linear,
     PiecewiseLinear,
     Rectangle,
@@ -57,6 +85,8 @@ __all__ = [
     "LIF",
     "PLIF",
     "PSN",
+    "PSP",
+    "SRM",
     "TDBN",
     "TEBN",
     "ATan",
@@ -67,7 +97,10 @@ __all__ = [
     "Constant",
     "ConversionError",
     "Costs",
+    "Credit",
+    "Delay",
     "Delayed",
+    "EarliestPool2d",
     "EarlyExit",
     "Exits",
     "Firing",
@@ -77,7 +110,13 @@ __all__ = [
     "GraphedChunks",
     "HardReset",
     "Harmonic",
+    "Knot",
+    "KnotPSP",
+    "Laplace",
+    "Latency",
+    "Lateral",
     "Linear",
+    "LinearPSP",
     "Mean",
     "Membrane",
     "Monitor",
@@ -86,9 +125,13 @@ __all__ = [
     "PiecewiseLinear",
     "Poisson",
     "Program",
+    "Race",
+    "RampPSP",
     "RateLIF",
     "Readout",
     "Rectangle",
+    "Recurrent",
+    "Refractory",
     "Report",
     "Row",
     "Scaled",
@@ -101,6 +144,7 @@ __all__ = [
     "SpiketuneError",
     "SpikingNetwork",
     "State",
+    "StepPSP",
     "StorageError",
     "SuperSpike",
     "Surrogate",
@@ -108,9 +152,17 @@ __all__ = [
     "Temporal",
     "TemporalBatchNorm",
     "ThresholdBatchNorm",
+    "Timed",
+    "TimedConv2d",
+    "TimedLinear",
+    "Times",
     "Triangle",
+    "TrianglePSP",
+    "add_delays",
     "add_frames",
+    "add_recurrence",
     "add_synapses",
+    "alpha_filter",
     "costs",
     "decay_behind",
     "decay_of",
@@ -123,10 +175,14 @@ __all__ = [
     "neuron_path",
     "over_leaves",
     "over_time",
+    "race_of",
     "read",
     "register_function",
+    "reservoir",
     "run_by",
     "save",
     "signed_if_step",
     "soft_lif",
+    "spike_times_of",
+    "timed_layers",
 ]

@@ -33,6 +33,7 @@ from .ops import MATRIX_PRODUCTS, POOLING, SCALINGS, SUMS, WEIGHTED, aten
 from .placing import spike_carriers
 from .program import fetch
 from .report import Row
+from .single_spike.runs import refuse_times
 from .sum_pool import sum_pool
 
 
@@ -72,6 +73,7 @@ def costs(snn: SpikingNetwork) -> Costs:
         >>> found.stem_macs, found.ann_macs, next(iter(found.fan_out.values())).unique().tolist()
         (32, 56, [3.0])
     """
+    refuse_times(snn, "whose costs are those of a run; see sweep()")
     return _Counter(snn).count()
 
 
@@ -135,13 +137,17 @@ class _Counter:
         unit = self.net.get_submodule(str(node.target)) if node.op == "call_module" else None
         if node.op == "call_function" and self.depends[node] in SIGNALS:
             self._operation(node)
+        elif isinstance(unit, Temporal) and unit.relays:
+            self.values[node] = self._value(node.args[0])
         elif isinstance(unit, Temporal):
             self.total = self.total + self._value(node.args[0]).sum()
+            self.updates += prod(self.shapes[node]) * unit.macs
             if isinstance(unit, Neuron):
                 self.neurons += prod(self.shapes[node])
-                self.updates += prod(self.shapes[node]) * unit.macs
             if unit.sends_spikes:
                 self._source(node)
+            if isinstance(unit, Neuron) and unit.own_fan_out is not None:
+                self.total = self.total + (self.sources[node.name] * unit.own_fan_out).sum()
         elif isinstance(unit, MOMENTARY) and self.spiking[node]:
             self._source(node)  # which spikes pass is known only while running
 
@@ -227,9 +233,7 @@ class _Counter:
         return torch.ones(self.shapes[holder], device=self.like.device)
 
     def _source(self, node: Node) -> None:
-        leaf = torch.zeros(
-            self.shapes[node], device=self.like.device, dtype=self.like.dtype, requires_grad=True
-        )
+        leaf = self._zeros(self.shapes[node]).requires_grad_()
         self.sources[node.name] = self.values[node] = leaf
 
     def _value(self, node: Any) -> Any:
@@ -255,8 +259,7 @@ class _Counter:
         args: tuple[Any, ...] = tuple(map_arg(node.args, self._value))
         assert callable(node.target)
         if node.target in SUMS:
-            terms = [arg for arg in args if isinstance(arg, Tensor)]
-            return sum(terms[1:], terms[0])
+            return sum(arg for arg in args if isinstance(arg, Tensor))
         if node.target in SCALINGS:
             signals = [n for n in node.all_input_nodes if self.depends[n] == Depends.TIME]
             # A factor larger than the value spreads each spike over its own places.
@@ -266,12 +269,10 @@ class _Counter:
         return node.target(*args, **map_arg(node.kwargs, self._value))
 
 
-# Functions that multiply matrices inside.
+# Functions that multiply matrices inside, among them layers with weights computed from the image.
 _PRODUCTS_WITHIN = {
-    *WEIGHTED,  # with weights computed from the image
-    aten.baddbmm.default,
-    aten.scaled_dot_product_attention.default,
-}
+    *WEIGHTED, aten.baddbmm.default, aten.scaled_dot_product_attention.default,
+}  # fmt: skip
 
 
 def _summed(node: Node, met: Tensor, shape: tuple[int, ...]) -> Tensor:

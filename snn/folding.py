@@ -33,7 +33,7 @@ def fold(snn: SpikingNetwork) -> SpikingNetwork:
     folded = deepcopy(snn)
     folder = _Folder(folded)
     for node, unit in folded.neuron_nodes():
-        if not unit.folded:
+        if not (unit.folded or unit.bare):
             folder.push(node, unit.threshold.detach())
     for _, unit in folded.neuron_nodes():
         unit.folded = True

@@ -11,6 +11,7 @@ from .errors import SpiketuneError
 from .network import SpikingNetwork
 from .neurons import Temporal
 from .placing import put_first
+from .single_spike.runs import refuse_times
 from .units import register_unit
 
 
@@ -73,7 +74,8 @@ def add_frames(snn: SpikingNetwork, frames: int, *, spikes: bool = True) -> None
         spikes: whether the frames are spikes; see ``Frames``.
 
     Raises:
-        SpiketuneError: on fewer than one frame, or a network that takes frames already.
+        SpiketuneError: on fewer than one frame, or a network that takes frames already or has
+            exact spike times.
 
     Example:
         >>> import spiketune as st
@@ -85,6 +87,7 @@ def add_frames(snn: SpikingNetwork, frames: int, *, spikes: bool = True) -> None
     """
     if any(isinstance(unit, Frames) for unit in snn.modules()):
         raise SpiketuneError("the network takes frames already; build it again for another number")
+    refuse_times(snn, "and takes images, not frames; build the network with twin() or layered()")
     put_first(snn.net, Frames(frames=frames, spikes=spikes), "frames")
     snn.input_shape = (frames, *snn.input_shape)
     snn.pretrained_cfg["input_size"] = snn.input_shape

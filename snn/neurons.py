@@ -35,6 +35,18 @@ class Temporal(nn.Module, ABC):
     tensors: tuple[str, ...] = ()
     # Whether it must see all steps of a run at once; the time axis is not cut into chunks then.
     whole: bool = False
+    # Whether it only sends on, later, what arrives: spikes behind it are those before it.
+    relays: bool = False
+
+    @property
+    def limits(self) -> dict[str, tuple[float, float]]:
+        """Least and largest value of its parameters that training has to keep within some."""
+        return {}
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of a value at every step, beyond adding, leaking once, comparing."""
+        return 0
 
     @property
     def sends_spikes(self) -> bool:
@@ -82,6 +94,8 @@ class Neuron(Temporal):
     tensors: tuple[str, ...] = ("threshold", "initial", "ceiling")
     # Whether conversion balances its threshold; it is given where a curve is trained for it.
     balanced: bool = True
+    # Whether it sends ``s`` and never ``θ s``: the weights behind know nothing of its threshold.
+    bare: bool = False
     # Set by training rules with a gradient of their own; spikes and state must stay the same.
     through: Through | None = None
 
@@ -91,9 +105,9 @@ class Neuron(Temporal):
         return True
 
     @property
-    def macs(self) -> int:
-        """Multiply-accumulates of one neuron at every step, beyond adding, leaking, comparing."""
-        return 0
+    def own_fan_out(self) -> Tensor | None:
+        """How many weights a spike of each neuron meets within the layer itself, None for none."""
+        return None
 
     def __init__(
         self,

@@ -149,8 +149,8 @@ def spike_carriers(net: GraphModule, depends: dict[Node, Depends]) -> dict[Node,
         signals = [n for n in node.all_input_nodes if depends[n] in SIGNALS]
         passes = node.target in PASSING and is_linear(node, depends)
         source = isinstance(unit, Temporal) and unit.sends_spikes
-        momentary = isinstance(unit, MOMENTARY)
-        through = bool(signals) and (passes or momentary) and all(carries[n] for n in signals)
+        passes |= isinstance(unit, MOMENTARY) or (isinstance(unit, Temporal) and unit.relays)
+        through = bool(signals) and passes and all(carries[n] for n in signals)
         carries[node] = source or through
     return carries
 

@@ -14,6 +14,7 @@ from .readout import Delayed, Mean, Membrane
 from .schedules import Constant, Geometric, Harmonic
 from .surrogate import (
     ATan,
+    Laplace,
     Linear,
     PiecewiseLinear,
     Rectangle,
@@ -29,7 +30,7 @@ SETTINGS: dict[str, type] = {
         Firing, HardReset, SoftReset,
         Delayed, Mean, Membrane,
         Constant, Geometric, Harmonic,
-        ATan, Linear, PiecewiseLinear, Rectangle, Scaled, Sigmoid, SuperSpike, Triangle,
+        ATan, Laplace, Linear, PiecewiseLinear, Rectangle, Scaled, Sigmoid, SuperSpike, Triangle,
     )
 }  # fmt: skip
 

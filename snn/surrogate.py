@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .checks import positive
 from .errors import SpiketuneError
 
 
@@ -157,6 +158,39 @@ class Linear(Surrogate):
     def slope(self, distance: Tensor) -> Tensor:
         """Return the low triangle's height at ``distance``."""
         return self.height * (1 - distance.abs()).clamp_min(0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Laplace(Surrogate):
+    """``h(x) = (a/w) exp(-|x|/w)``: area 2a, a density that falls the same way on both sides.
+
+    SLAYER's spike escape rate: ``ρ(u) = ds/du = h(u/θ - 1)/θ``.
+
+    Attributes:
+        scale: ``a``.
+        width: ``w``, in thresholds.
+
+    Raises:
+        SpiketuneError: on a scale or width that is not above zero.
+
+    Source: Shrestha & Orchard 2018 (SLAYER), the spike escape rate, as their program has it.
+
+    Example:
+        >>> Laplace(scale=2.0, width=0.5).slope(torch.tensor(0.0))
+        tensor(4.)
+    """
+
+    scale: float = 1.0
+    width: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name, given in (("scale", self.scale), ("width", self.width)):
+            if not positive(given):
+                raise SpiketuneError(f"Laplace: {name} must be above zero, not {given!r}; give 1")
+
+    def slope(self, distance: Tensor) -> Tensor:
+        """Return the density at ``distance``."""
+        return self.scale / self.width * (-distance.abs() / self.width).exp()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,6 +8,7 @@ from torch.fx import GraphModule, Node
 
 from .dynamics import State
 from .errors import SpiketuneError
+from .filters import low_pass
 from .network import SpikingNetwork
 from .neurons import Neuron, Temporal
 from .placing import free_name
@@ -25,11 +26,13 @@ class Synapse(Temporal):
 
     Args:
         tau: ``τ >= 1``, time constant in steps; 1 passes everything on as it is.
+        delayed: send ``a[t-1]`` in the place of ``a[t]``: a spike acts one step later.
 
     Raises:
         SpiketuneError: on a time constant below 1.
 
-    Source: Zhang & Li 2020 (TSSL-BP), eq. 2; Yang, Zhang & Li 2021 (NA).
+    Source: Zhang & Li 2020 (TSSL-BP), eq. 2; Yang, Zhang & Li 2021 (NA); delayed in Zhang & Li 2019
+    (ST-RSBP).
 
     Example:
         >>> filtered, _ = Synapse(tau=2.0)(torch.tensor([[1.0], [0.0], [1.0]]))
@@ -37,18 +40,23 @@ class Synapse(Temporal):
         [0.5, 0.25, 0.625]
     """
 
-    settings = ("tau",)
+    settings = ("tau", "delayed")
 
-    def __init__(self, *, tau: float) -> None:
+    def __init__(self, *, tau: float, delayed: bool = False) -> None:
         super().__init__()
         if not isinstance(tau, int | float) or not 1 <= tau < float("inf"):
             raise SpiketuneError(f"tau must be at least 1 step, not {tau}; 1 does not filter")
-        self.tau = tau
+        self.tau, self.delayed = tau, delayed
 
     @property
     def decay(self) -> float:
         """Return ``r = 1 - 1/τ``, what is left of an arrival a step later."""
         return 1 - 1 / self.tau
+
+    @property
+    def macs(self) -> int:
+        """One: a trace that decays, as a leaky neuron's membrane does besides."""
+        return int(self.tau > 1)
 
     def ann(self, x: Tensor) -> Tensor:
         """Return the value as it is."""
@@ -58,24 +66,24 @@ class Synapse(Temporal):
         """Filter ``x [T, B, ...]``; sums are kept in single precision or better."""
         now = x.to(torch.promote_types(x.dtype, torch.float32))
         level = torch.zeros_like(now[0]) if state is None else state.membrane
-        levels = []
-        for arriving in now.unbind(0):
-            level = torch.lerp(level, arriving, 1 / self.tau)
-            levels.append(level)
-        return torch.stack(levels), State(level)
+        sent, level = low_pass(now, self.tau, level, delayed=self.delayed)
+        return sent, State(level)
 
     def extra_repr(self) -> str:
         """Say the time constant."""
-        return f"tau={self.tau}"
+        return f"tau={self.tau}" + ", delayed" * self.delayed
 
 
-def add_synapses(snn: SpikingNetwork, tau: float, *, output: bool = False) -> None:
+def add_synapses(
+    snn: SpikingNetwork, tau: float, *, output: bool = False, delayed: bool = False
+) -> None:
     """Put a synapse in front of every neuron, in the network itself.
 
     Args:
         snn: the network.
         tau: ``τ``, time constant in steps.
         output: filter the answer too, for a network that ends in neurons.
+        delayed: let each of them act a step later.
 
     Raises:
         SpiketuneError: on a time constant below 1, or a network that answers with several tensors
@@ -90,7 +98,7 @@ def add_synapses(snn: SpikingNetwork, tau: float, *, output: bool = False) -> No
         >>> sum(isinstance(unit, Synapse) for unit in snn.modules())
         3
     """
-    Synapse(tau=tau)  # a bad constant is to leave the network as it was
+    Synapse(tau=tau, delayed=delayed)  # a bad constant is to leave the network as it was
     (answer,) = snn.net.graph.find_nodes(op="output")
     if output and not isinstance(answer.args[0], Node):
         raise SpiketuneError(
@@ -98,7 +106,7 @@ def add_synapses(snn: SpikingNetwork, tau: float, *, output: bool = False) -> No
         )
     ends = [answer] if output else []
     for user in [node for node, _ in snn.neuron_nodes()] + ends:
-        _put_before(snn.net, user, Synapse(tau=tau).train(snn.training))
+        _put_before(snn.net, user, Synapse(tau=tau, delayed=delayed).train(snn.training))
     snn.net = GraphModule(snn.net, snn.net.graph)
     snn.refresh()
 

@@ -11,7 +11,7 @@ from jsonargparse import auto_cli, set_parsing_settings
 from spiketune.convert import Method
 from spiketune.convert.thresholds import Threshold
 from spiketune.finetune import Exponential, Loss, Rule
-from spiketune.snn import Norm, Readout, SpiketuneError, Surrogate
+from spiketune.snn import PSP, Norm, Readout, SpiketuneError, Surrogate
 from spiketune.snn.dynamics import Reset
 from spiketune.snn.schedules import Schedule
 from spiketune.zoo import NeuronKind
@@ -39,7 +39,7 @@ COMMANDS: dict[str, Any] = {
 # jsonargparse would read every name as that of the first.
 UNIONS = (Readout, Reset, Schedule)
 KINDS = (
-    Method, Rule, Threshold, Surrogate, Exponential, Loss, NeuronKind, Norm,
+    Method, Rule, Threshold, Surrogate, Exponential, Loss, NeuronKind, Norm, PSP,
     *(cls for union in UNIONS for cls in get_args(union)),
 )  # fmt: skip
 DESCRIPTION = "Convert pretrained networks into spiking ones, fine-tune them, compare step budgets."

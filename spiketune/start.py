@@ -105,6 +105,8 @@ class Start:
         def shown(count: int) -> torch.Tensor:
             return collect(still.loader("train", snn, shuffle=True), count).to(device)
 
+        if self.build.single_spike is not None and checkpoint is None:
+            st.fit_times(snn, shown(CALIBRATE_ON))  # so that neurons fire, at times that differ
         if self.unfold:
             snn = st.unfold(snn, shown(UNFOLD_ON), steps=self.steps)
         begun = None if checkpoint is None else read(checkpoint).about

@@ -59,7 +59,8 @@ def tune(
 
     Args:
         network: .safetensors file of `convert` or `tune`; or the name of a timm network, to train
-            its spiking twin from scratch.
+            its spiking twin from scratch; or layers as papers write them, such as 32C5-P2-R400,
+            the layer of the classes left out.
         steps: step budget to train for.
         out: .safetensors file to write.
         epochs: passes over the training images.

@@ -58,12 +58,13 @@ WRONG = [
     (["--build.nrom=TEBN"], "--build.nrom is no setting of Build; did you mean norm?"),
     (["--build.neuron.leak=0.9"],
      "--build.neuron.leak is a setting of a class that is not named; give --build.neuron "
-     "LeakyNeuron before it"),
+     "LateralNeuron or LeakyNeuron or RefractoryNeuron before it"),
     (["--build.neuron=LeakyNeuron", "--build.neuron.firing.reset=HardRest"],
      "--build.neuron.firing.reset HardRest is unknown; did you mean HardReset?"),
     (["--calibrate=Scaled"],
      "--calibrate Scaled does not go without its surrogate; give --calibrate.surrogate behind it"),
-    (["--calibrate.width=2"], "give --calibrate PiecewiseLinear or Rectangle or Triangle before"),
+    (["--calibrate.width=2"],
+     "give --calibrate Laplace or PiecewiseLinear or Rectangle or Triangle before"),
 ]  # fmt: skip
 
 
@@ -82,7 +83,10 @@ def test_what_an_option_names_wrongly_is_said(more: list[str], words: str, capsy
         ("training:\n  loss: {class_path: TED}\n", "--training.loss TED is unknown"),
         ("build: {norm: TEBM}\n", "--build.norm TEBM is unknown; did you mean TEBN?"),
         ("rule:\n  init_args: {slope: ATan}\n  class_path: STDB\n", "--rule.slope ATan is unknown"),
-        ("build:\n  neuron:\n    init_args: {leak: 0.9}\n", "give --build.neuron LeakyNeuron"),
+        (
+            "build:\n  neuron:\n    init_args: {leak: 0.9}\n",
+            "give --build.neuron LateralNeuron or LeakyNeuron",
+        ),
         ("build:\n  neuron: {class_path: LeakyNeuron, init_args: {lek: 1}}\n", "did you mean leak"),
     ],
 )

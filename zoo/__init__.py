@@ -6,17 +6,26 @@ from .ann import load_ann
 from .catalogue import ModelInfo, list_models
 from .data import load_data
 from .data_sets import DataInfo, data_info, list_data
+from .delays import Delays
 from .errors import DataError, ModelError
 from .event_frames import EventFrames
 from .events import Bins, to_events, to_frames
+from .fit_times import fit_times
+from .lateral_neurons import LateralNeuron
+from .layered import is_layered, layered
 from .neurons import LeakyNeuron, NeuronKind, ParallelNeuron, ParametricNeuron, PlainNeuron
 from .photographs import photographs
 from .rate_neurons import RateNeuron
+from .refractory_neurons import RefractoryNeuron
 from .saccades import Saccades, saccade_events, saccades
 from .sew import sew, sew_resnet
+from .single_spike import single_spike
+from .single_spike_neurons import FirstSpikeNeuron
 from .speech import Hearing, hear
 from .spiking import spiking, twin
+from .srm_neurons import SRMNeuron
 from .stems import small_stem
+from .synapses import Synapses
 from .vgg import AverageVGG
 
 __all__ = [
@@ -24,8 +33,11 @@ __all__ = [
     "Bins",
     "DataError",
     "DataInfo",
+    "Delays",
     "EventFrames",
+    "FirstSpikeNeuron",
     "Hearing",
+    "LateralNeuron",
     "LeakyNeuron",
     "ModelError",
     "ModelInfo",
@@ -34,9 +46,15 @@ __all__ = [
     "ParametricNeuron",
     "PlainNeuron",
     "RateNeuron",
+    "RefractoryNeuron",
+    "SRMNeuron",
     "Saccades",
+    "Synapses",
     "data_info",
+    "fit_times",
     "hear",
+    "is_layered",
+    "layered",
     "list_data",
     "list_models",
     "load_ann",
@@ -46,6 +64,7 @@ __all__ = [
     "saccades",
     "sew",
     "sew_resnet",
+    "single_spike",
     "small_stem",
     "spiking",
     "to_events",

@@ -135,6 +135,8 @@ def twin(
 def _kind(leak: float, neuron: NeuronKind | None) -> NeuronKind:
     if neuron is None:
         return PlainNeuron() if leak == 1.0 else LeakyNeuron(leak=leak)
+    if not isinstance(neuron, NeuronKind):
+        raise ModelError(f"neuron={neuron!r} is no kind of neuron; give one such as LeakyNeuron()")
     if leak != 1.0:
         raise SpiketuneError(
             f"leak={leak} and {neuron} are given at once; leave leak out, or say LeakyNeuron(leak=)"

@@ -121,7 +121,11 @@ def _added(
     answers: Loss, scene: Scene, look: Look, name: str, penalty: Callable[[Tensor], Tensor]
 ) -> Criterion:
     """Return the answers' criterion with a penalty on the layers' means ``[layers]`` added."""
-    list(_binary(scene.snn, name))
+    if not list(_binary(scene.snn, name)):
+        raise TuneError(
+            f"{name} looks at membranes over steps, and the network has no neurons with any; use "
+            "MeanCrossEntropy()"
+        )
     # Looked at again when the watch starts: the rule may have exchanged neurons by then.
     watch = Watch(lambda: _binary(scene.snn, name), look, name)
     scene.watches.append(watch)

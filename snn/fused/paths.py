@@ -106,6 +106,8 @@ def run_neuron(
     """
     if neuron.whole or not current.numel() or torch.compiler.is_compiling():
         return run_eagerly(neuron, current, state)
+    if state is not None and state.extra and state.tracer is None:
+        return run_eagerly(neuron, current, state)  # a kernel could not tell its parts apart
     before = noted_before()
     planned: Plan | None = None
     if before or (before is None and current_path() != "eager" and not watched()):

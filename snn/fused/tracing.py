@@ -110,15 +110,15 @@ def parts_of(state: State) -> tuple[Tensor, ...]:
     """Return what of a state is tensors.
 
     Raises:
-        UnknownOperation: on a state of more than a membrane and a tracer.
+        UnknownOperation: on one that has more than a membrane and yet no tracer.
 
     Example:
         >>> len(parts_of(State(torch.zeros(2))))
         1
     """
-    if state.extra:
-        raise UnknownOperation("a state of more than a membrane and a tracer")
-    return tuple(part for part in (state.membrane, state.tracer) if part is not None)
+    if state.extra and state.tracer is None:
+        raise UnknownOperation("a state of more than a membrane, without a tracer")
+    return tuple(part for part in (state.membrane, state.tracer, *state.extra) if part is not None)
 
 
 def state_of(parts: Sequence[Tensor], count: int) -> State:
@@ -128,8 +128,8 @@ def state_of(parts: Sequence[Tensor], count: int) -> State:
         >>> state_of(parts_of(State(torch.zeros(2))), 3).count
         3
     """
-    membrane, *tracer = parts
-    return State(membrane, tracer[0] if tracer else None, count)
+    membrane, *more = parts
+    return State(membrane, more[0] if more else None, count, tuple(more[1:]))
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,82 @@
+"""Tell a network that cannot learn because a layer of it never fires, before it runs for hours."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+
+import torch
+from torch import Tensor
+
+from spiketune.snn import SpikingNetwork
+
+from .errors import TuneError
+from .rules import Unroll
+
+
+class Alive:
+    """Looks at the first batch of a run: a layer that sends no spike there is refused.
+
+    Later batches may be dark, and neurons may fall silent while they learn: training goes on.
+
+    Args:
+        remedy: what else to do about it, in words.
+        begun: whether the run had a first batch before, as when it goes on from a checkpoint.
+
+    Example:
+        >>> import torch
+        >>> alive = Alive("")
+        >>> alive({"relu": torch.tensor([[0.0, 1.0]])})
+    """
+
+    def __init__(self, remedy: str, begun: Callable[[], bool] = lambda: False) -> None:
+        self.remedy, self.begun = remedy, begun
+        self.asked = False
+
+    def __call__(self, sent: Mapping[str, Tensor]) -> None:
+        """Check what neurons sent, ``[B, ...]`` by name, the first time that it is called.
+
+        Raises:
+            TuneError: naming the first layer that is silent, and the remedy.
+        """
+        if self.asked or self.begun():
+            return
+        self.asked = True
+        for name, spikes in sent.items():
+            if not bool(spikes.any()):
+                raise TuneError(
+                    f"{name}: none of its {spikes[0].numel()} neurons fired on the first batch, so "
+                    "no input reaches their thresholds and nothing before them would learn; scale "
+                    "the weights before them up or their thresholds down, look whether the images "
+                    f"are all black, {self.remedy}"
+                )
+
+
+def watched(names: Collection[str], remedy: str, begun: Callable[[], bool]) -> Unroll:
+    """Return what runs a network and, on the first batch, asks whether some neurons fire.
+
+    Args:
+        names: of the neurons that are asked.
+        remedy: see ``Alive``.
+        begun: see ``Alive``.
+
+    Example:
+        >>> import torch, spiketune as st
+        >>> snn = st.twin(torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.ReLU()), 5, (4,))
+        >>> list(watched((), "", lambda: False)(snn, torch.rand(2, 4), 5).shape)
+        [5, 2, 3]
+    """
+    alive = Alive(remedy, begun)
+
+    def unroll(snn: SpikingNetwork, images: Tensor, steps: int) -> Tensor:
+        sent: dict[str, Tensor] = {}
+
+        def see(name: str, spikes: Tensor) -> None:
+            if name in names:
+                fired = spikes.detach().amax(0)
+                sent[name] = fired.maximum(sent[name]) if name in sent else fired
+
+        chunks = list(snn.outputs(images, steps, monitor=None if alive.asked else see))
+        alive(sent)
+        return torch.cat(chunks)
+
+    return unroll
