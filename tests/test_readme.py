@@ -8,7 +8,10 @@ import pytest
 
 from spiketune.cli import main
 
-README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+SYSTEMS = ROOT / "docs/systems"
+PAGES = sorted(SYSTEMS.glob("*.md"))
 
 
 def test_the_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -29,3 +32,21 @@ def test_the_commands_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     for command in commands:
         main(command[1:])
     assert (tmp_path / "runs/sweep/report.html").exists()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_the_examples_of_a_system_run(
+    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (code,) = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    exec(compile(code, page.name, "exec"), {})
+
+
+def test_the_index_names_every_page_recipe_and_script_that_there_is() -> None:
+    index = (SYSTEMS / "README.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"\((\w+\.md)\)", index)) == {page.name for page in PAGES} - {"README.md"}
+    recipes = {path.name for path in (ROOT / "recipes").iterdir()}
+    named = set(re.findall(r"`((?:mnist|fashion|saccades)_\w+)`", index))
+    assert named == {name for name in recipes if re.match("mnist|fashion|saccades", name)}
+    assert all((ROOT / script).is_file() for script in re.findall(r"scripts/\w+\.py", index))

@@ -83,7 +83,11 @@ def made_up(ran: Ran) -> Any:
         drawn = torch.Generator().manual_seed(0)
         count = 2 if split == "train" and limit is None else 1
         labels = torch.randint(classes, (count,), generator=drawn)
-        return TensorDataset(2 * torch.rand(count, *shape, generator=drawn) - 1, labels)
+        images = torch.rand(count, *shape, generator=drawn)
+        if data_info(name).frames:
+            return TensorDataset((images < 0.2).float(), labels)
+        mean, std = (torch.tensor(cfg[key]).view(-1, 1, 1) for key in ("mean", "std"))
+        return TensorDataset((images - mean) / std, labels)
 
     return load_data
 
@@ -208,7 +212,7 @@ def test_two_batches_are_learned_and_everything_is_written(name: str, recipes: R
     for file in ran.files:
         settings = yaml.safe_load(file.read_text())
         written = settings.get("out") or f"{settings['work']}/{settings['only'][0]}.safetensors"
-        assert (recipes.work / written).stat().st_size > 1_000_000
+        assert (recipes.work / written).stat().st_size > 10_000
     # Before the first update, and after the epoch.
     assert [path.name for path in ran.checkpoints] == [f"{Path(written).stem}.checkpoint"] * 2
     snn = recipes.network(name)
