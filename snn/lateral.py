@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from .checks import number
 from .dynamics import Firing, SoftReset, State, lif_charge
 from .errors import SpiketuneError
-from .fused.paths import precise, run_eagerly
 from .neurons import Neuron
 from .surrogate import fire
 from .units import register_unit
@@ -59,6 +58,7 @@ class Lateral(Neuron):
     """
 
     settings = (*Neuron.settings, "group", "bare")
+    mixes = True
     tensors = (*Neuron.tensors, "leak", "inhibition")
 
     def __init__(
@@ -125,26 +125,6 @@ class Lateral(Neuron):
         others = self.in_group(reset_by) - reset_by
         after = charged - self.threshold * (reset_by + self.inhibition * others)
         return self.threshold * spikes, State(after)
-
-    def forward(
-        self,
-        x: Tensor,
-        state: State | None = None,
-        *,
-        spent: tuple[bool, bool] = (False, False),
-    ) -> tuple[Tensor, State]:
-        """Run the current ``[T, B, ...]``; never through a kernel, for neurons see each other."""
-        if self.through is not None and torch.is_grad_enabled():
-            x = precise(self, x)
-            spikes, state = self.through(self, x, self.start(x) if state is None else state)
-        else:
-            spikes, state = run_eagerly(self, x, state)
-        return (spikes / self.threshold if self.folded or self.bare else spikes), state
-
-    def ann(self, x: Tensor) -> Tensor:
-        """Return ``clamp(x, floor, ceiling)``; in thresholds where spikes are bare."""
-        active = self.activation(x)
-        return active / self.threshold if self.folded or self.bare else active
 
 
 def _tensor(value: Tensor | float, like: Tensor) -> Tensor:

@@ -96,6 +96,8 @@ class Neuron(Temporal):
     balanced: bool = True
     # Whether it sends ``s`` and never ``θ s``: the weights behind know nothing of its threshold.
     bare: bool = False
+    # Whether neurons see each other's spikes from step to step, which no kernel lets them.
+    mixes: bool = False
     # Set by training rules with a gradient of their own; spikes and state must stay the same.
     through: Through | None = None
 
@@ -177,15 +179,15 @@ class Neuron(Temporal):
             spikes, state = self.through(self, x, self.start(x) if state is None else state)
         else:
             spikes, state = run_neuron(self, x, state, spent=spent)
-        return (spikes / self.threshold if self.folded else spikes), state
+        return (spikes / self.threshold if self.folded or self.bare else spikes), state
 
     def ann(self, x: Tensor) -> Tensor:
         """Return the activation that this neuron stands for, ``clamp(x, floor, ceiling)``.
 
-        A folded neuron answers in thresholds, as its spikes do.
+        In thresholds where its spikes are.
         """
         active = self.activation(x)
-        return active / self.threshold if self.folded else active
+        return active / self.threshold if self.folded or self.bare else active
 
     def activation(self, x: Tensor) -> Tensor:
         """Return ``clamp(x, floor, ceiling)``, in the units of the current."""

@@ -13,7 +13,6 @@ from torch.fx import Node
 from .checks import positive
 from .dynamics import Firing, State, over_time
 from .errors import SpiketuneError
-from .fused.paths import precise, run_eagerly
 from .network import SpikingNetwork
 from .refractory import Refractory
 from .synapse import Synapse
@@ -57,6 +56,7 @@ class Recurrent(Refractory):
 
     settings = (*Refractory.settings, "tau")
     tensors = (*Refractory.tensors, "weight", "wiring")
+    mixes = True
 
     def __init__(
         self,
@@ -133,21 +133,6 @@ class Recurrent(Refractory):
         (trace,) = state.extra
         sent, after = super().step(torch.addmm(current, trace, weights), state)
         return sent, after._replace(extra=(torch.add(sent, trace, alpha=1 - 1 / self.tau),))
-
-    def forward(
-        self,
-        x: Tensor,
-        state: State | None = None,
-        *,
-        spent: tuple[bool, bool] = (False, False),
-    ) -> tuple[Tensor, State]:
-        """Run the current ``[T, B, N]``; never through a kernel, for neurons see each other."""
-        if self.through is not None and torch.is_grad_enabled():
-            x = precise(self, x)
-            spikes, state = self.through(self, x, self.start(x) if state is None else state)
-        else:
-            spikes, state = run_eagerly(self, x, state)
-        return (spikes / self.threshold if self.folded else spikes), state
 
 
 def reservoir(

@@ -104,7 +104,7 @@ def run_neuron(
     Returns:
         Spikes times threshold ``[T, B, ...]``, and the state after.
     """
-    if neuron.whole or not current.numel() or torch.compiler.is_compiling():
+    if neuron.whole or neuron.mixes or not current.numel() or torch.compiler.is_compiling():
         return run_eagerly(neuron, current, state)
     if state is not None and state.extra and state.tracer is None:
         return run_eagerly(neuron, current, state)  # a kernel could not tell its parts apart
