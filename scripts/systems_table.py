@@ -49,7 +49,7 @@ ROWS = (
     Row("strsbp_mnist", "ST-RSBP, 15C5-P2-40C5-P2-300, T = 20, MNIST", "99.62", "98.8",
         "strsbp.py --task mnist --steps 20 --learning_rate 3e-3 --epochs 4"),
     Row("hm2bp_mnist", "HM2-BP, the same network", "99.49", "98.8",
-        "strsbp.py --task mnist --rule hm2bp"),
+        "strsbp.py --task mnist --rule hm2bp --steps 20 --learning_rate 3e-3 --epochs 2"),
     Row("tssl_tssl", "TSSL-BP, 32C5-P2-64C5-P2-1024, T = 5, Fashion-MNIST", "92.83", "91.0",
         "tssl.py"),
     Row("tssl_tssl_on", "the same network, on from there at a lower rate", "92.83", "91.0",
