@@ -3,7 +3,7 @@
     python scripts/stidi.py --images mnist --weights real
     python scripts/stidi.py --images mnist --weights binary --epochs 6 --rate 5e-3
     python scripts/stidi.py --images fashion-mnist --weights real --epochs 15
-    python scripts/stidi.py --images fashion-mnist --weights binary --epochs 4
+    python scripts/stidi.py --images fashion-mnist --weights binary --epochs 7
 
 The network is 16C5-P2-32C5-P2-10, with potentials that grow linearly (the papers' sizes, potential
 and optimiser are not known to us); clothes are shown with their negative. It learns by the exact

@@ -43,7 +43,7 @@ ROWS = (
     Row("stidi_fashion-mnist_real", "the same, Fashion-MNIST with its negative", "92.8", "89.5",
         "stidi.py --images fashion-mnist --epochs 15"),
     Row("stidi_fashion-mnist_binary", "the same there, binary weights", "92.0", "1.5 below",
-        "stidi.py --images fashion-mnist --weights binary --epochs 4"),
+        "stidi.py --images fashion-mnist --weights binary --epochs 7"),
     Row("strsbp_fashion", "ST-RSBP, 400-R400, T = 30, Fashion-MNIST", "90.13", "88.5",
         "strsbp.py --task fashion"),
     Row("strsbp_mnist", "ST-RSBP, 15C5-P2-40C5-P2-300, T = 20, MNIST", "99.62", "98.8",
