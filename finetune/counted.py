@@ -41,6 +41,8 @@ class Counting:
     Attributes:
         silent: credit of a neuron that never fired: none, or the mean of ``g`` over all steps.
         revive: ``R`` of a neuron that never fired; without credit it does nothing.
+        saturated: credit of a neuron that has no room for one more spike with its rest, so that
+            more current changes nothing: none, or as all others.
         factor: whether credit is divided by ``Ω``, and ``Σ_j w_ij e_ij`` taken for ``θ o_i``
             (``"counts"``) or summed up from the currents.
         whole: whether recurrent weights are answered for by the whole layer, or each neuron by
@@ -55,6 +57,7 @@ class Counting:
 
     silent: Literal["zero", "mean"] = "zero"
     revive: float = 0.05
+    saturated: Literal["zero", "full"] = "full"
     factor: Literal["counts", "currents"] | None = None
     whole: bool = True
     lateral: tuple[float, float] | None = None
@@ -183,7 +186,7 @@ def _solve_fired(
 def credit_of(
     sent: Tensor, grad: Tensor, neuron: Neuron, how: Counting
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return whether neurons fired, how often, and ``δ`` of their counts, ``[B, ...]`` each.
+    """Return who answers for spikes, how often it fired, and ``δ`` of its count, ``[B, ...]`` each.
 
     Args:
         sent: spikes times threshold ``[T, B, ...]``.
@@ -206,7 +209,11 @@ def credit_of(
     credit = met / torch.where(fired, total, 1.0)
     if how.silent == "mean":
         credit = torch.where(fired, credit, grad.mean(0))
-    return fired, (total / neuron.threshold).round(), credit
+    count = (total / neuron.threshold).round()
+    if how.saturated == "zero":
+        room = (count + 1) * (own_time(neuron)[1] + 1) <= len(sent)
+        fired, credit = fired & room, torch.where(room, credit, 0.0)
+    return fired, count, credit
 
 
 def factor_of(sent: Tensor, count: Tensor, neuron: Neuron, current: Tensor | None = None) -> Tensor:

@@ -41,6 +41,9 @@ class CountRule(Rule):
             as it is, or the mean of what spikes at any step would have been.
         revive: ``R`` at all steps of a neuron that never fired, in the place of the program's
             ``e_ij``; above 0, outputs and with ``silent="mean"`` hidden neurons may learn to.
+        saturated: what a hidden neuron that fires as often as its rest lets it is credited with:
+            as all others, as in the programs, or nothing, for more current changes nothing there.
+            In short runs many saturate, and ``"zero"`` learns better.
         lateral: strength of the inhibition between outputs that the credit reckons with, in
             thresholds (the program's 1 for thresholds of 15); 0 leaves it out.
         growth: penalty on large weights; None for none.
@@ -58,6 +61,7 @@ class CountRule(Rule):
 
     silent: Literal["zero", "mean"] = "zero"
     revive: float = 0.05
+    saturated: Literal["zero", "full"] = "full"
     lateral: float = 0.0
     growth: WeightGrowth | None = None
 
@@ -66,6 +70,8 @@ class CountRule(Rule):
     def __post_init__(self) -> None:
         if self.silent not in ("zero", "mean"):
             raise TuneError(f"silent must be 'zero' or 'mean', not {self.silent!r}")
+        if self.saturated not in ("zero", "full"):
+            raise TuneError(f"saturated must be 'zero' or 'full', not {self.saturated!r}")
         for name in ("revive", "lateral"):
             value = getattr(self, name)
             if not number(value) or value < 0:
@@ -99,7 +105,7 @@ def hm2bp(snn: SpikingNetwork, rule: HM2BP, task: Task) -> Learn:
                 f"{name}: HM2-BP trains feed-forward layers, and this one hears itself; tune with "
                 "STRSBP()"
             )
-    how = Counting(silent=rule.silent, revive=rule.revive)
+    how = Counting(silent=rule.silent, revive=rule.revive, saturated=rule.saturated)
     return by_counts(snn, task, how, "HM2-BP", lateral=rule.lateral, growth=rule.growth)
 
 
@@ -149,7 +155,7 @@ def by_counts(
         own = how
         if node.name in last:
             inhibits = (lateral, tau_before(snn, node)) if lateral else None
-            own = replace(how, silent="mean", lateral=inhibits)
+            own = replace(how, silent="mean", saturated="full", lateral=inhibits)
         neuron.through = partial(counted, own)
         if own.silent == "zero" or not own.revive:
             stuck.add(node.name)

@@ -81,6 +81,7 @@ def strsbp(snn: SpikingNetwork, rule: STRSBP, task: Task) -> Learn:
     how = Counting(
         silent=rule.silent,
         revive=rule.revive,
+        saturated=rule.saturated,
         factor=rule.factor,
         whole=rule.weight_gradient == "full",
     )

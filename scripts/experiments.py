@@ -167,12 +167,17 @@ def train(
 
 def start(main: Callable[[S], None], settings: type[S]) -> None:
     """Run a script's ``main`` with the settings of its command line, glibc told to keep memory."""
-    if not KEEP_MEMORY.keys() <= os.environ.keys():
-        os.execve(sys.executable, [sys.executable, *sys.argv], {**KEEP_MEMORY, **os.environ})
+    keep_memory()
     given = auto_cli(settings, as_positional=False)
     torch.set_num_threads(given.threads)
     torch.manual_seed(given.seed)
     main(given)
+
+
+def keep_memory() -> None:
+    """Begin the script again with glibc told to keep memory, unless it was told so."""
+    if not KEEP_MEMORY.keys() <= os.environ.keys():
+        os.execve(sys.executable, [sys.executable, *sys.argv], {**KEEP_MEMORY, **os.environ})
 
 
 def _write(path: Path, mode: str, row: Sequence[object]) -> None:

@@ -190,6 +190,40 @@ def test_currents_say_of_the_factor_what_efficacies_sum_up_to() -> None:
     torch.testing.assert_close(grads["currents"], 1 / (1 - potential * slope))
 
 
+@pytest.mark.parametrize("layer", [Refractory, Recurrent], ids=str)
+@pytest.mark.parametrize("period", [0, 1, 2])
+def test_more_current_changes_nothing_where_credit_is_withheld(layer: type, period: int) -> None:
+    # The restless one hears the others, who do not hear it.
+    own = {"weight": torch.tensor([[0.0, 1.0, 1.0], [0, 0, 0], [0, 0, 0]]).double()}
+    own = own if layer is Recurrent else {}
+    neuron = layer(torch.tensor(0.5).double(), leak=0.9, period=period, **own)
+    drive, found = torch.tensor([0.9, 0.2, -0.3]).double(), {}  # restless, in between, silent
+    current = drive.expand(12, 1, 3)
+    sent, louder = neuron(current)[0], neuron(current + 3.0)[0]
+    assert (sent > 0).sum(0)[0].tolist()[0] == 12 // (period + 1)
+    assert torch.equal(sent[..., 0], louder[..., 0]) and not torch.equal(sent, louder)
+    grad = torch.randn(12, 1, 3, generator=torch.Generator().manual_seed(0)).double()
+    alone = Refractory(torch.tensor(0.5).double(), leak=0.9, period=period)
+    for one, saturated in ((neuron, "zero"), (alone, "full")):
+        x = current.clone().requires_grad_()
+        how = Counting(saturated=saturated, factor="counts")  # type: ignore[arg-type]
+        counted(how, one, x, one.start(x))[0].backward(grad)
+        assert x.grad is not None
+        found[saturated] = x.grad[:, 0]
+    assert found["full"][:, 0].any() and not found["zero"][:, 0].any()
+    assert found["full"][:, 1].any()
+    torch.testing.assert_close(found["zero"][:, 1:], found["full"][:, 1:])
+
+
+def test_outputs_that_fire_too_often_are_credited_all_the_same() -> None:
+    snn, x = network(*linear(5, 6, 3), shape=(5,)), images(5)
+    snn.net.get_parameter("2.weight").data.fill_(9.0)
+    full, zero = (
+        gradients(snn, HM2BP(saturated=one), x, LABELS)["2.weight"] for one in ("full", "zero")
+    )  # type: ignore[arg-type]
+    assert full.any() and torch.equal(full, zero)
+
+
 def test_inhibition_between_outputs_raises_their_credit() -> None:
     snn, x = network(*linear(5, 6, 3), shape=(5,)), images(5)
     plain = gradients(snn, HM2BP(), x, LABELS)["2.weight"]
@@ -321,7 +355,7 @@ def test_what_cannot_be_trained_is_refused_by_name() -> None:
         for wrong in (-1.0, float("nan"), float("inf"), True, "0.1"):
             with pytest.raises(TuneError, match=f"{name} must be 0 or more, not"):
                 HM2BP(**{name: wrong})  # type: ignore[arg-type]
-    for wrong in ({"silent": "one"}, {"growth": 3.0}):
+    for wrong in ({"silent": "one"}, {"saturated": True}, {"growth": 3.0}):
         with pytest.raises(TuneError, match="must be"):
             HM2BP(**wrong)  # type: ignore[arg-type]
     for wrong in ({"weight_gradient": "half"}, {"factor": "rates"}):
