@@ -13,27 +13,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
-import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from spiketune.snn import LIF, Firing, HardReset, Neuron, SpikingNetwork, State, decay_behind
-from spiketune.snn.fused.paths import run_neuron, run_pointwise
+from spiketune.snn import LIF, HardReset, Neuron, SpikingNetwork, State, decay_behind
 
 from .aggregation import Reach, na_gradient, sparse_na_gradient
 from .equaliser import Equaliser
 from .errors import TuneError
 from .exact import ending, learn_exactly
 from .leaky import require_integrating
+from .own_gradient import Passed, over_steps, run_with_gradient
 from .packing import unrolled
 from .rules import Learn, Rule, Task, register_rule, through_time
 
 # Steps from which following short chains one by one is faster than all neighbours to the end.
 LONG = 256
-# Up to so many, all chains go into one kernel, which grows with their square.
-UNROLLED = 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,72 +144,17 @@ def aggregated(
         >>> current.grad.flatten()
         tensor([ 2.5000, -5.0000,  5.0000])
     """
-    spikes, membrane = _Aggregated.apply(current, state.membrane, neuron, layer)
-    return spikes, State(membrane)
+    return run_with_gradient(partial(_backward, layer), neuron, current, state)
 
 
-class _Aggregated(torch.autograd.Function):
-    """The neuron's own steps forward; the differences of ``aggregation`` backward."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, current: Tensor, membrane: Tensor, neuron: Neuron, layer: _Layer
-    ) -> tuple[Tensor, Tensor]:
-        spikes, state = run_neuron(neuron, current, State(membrane))
-        leak = neuron.leak if isinstance(neuron, LIF) else None
-        ctx.save_for_backward(current, membrane, neuron.threshold, leak)
-        ctx.firing, ctx.layer = neuron.firing, layer
-        ctx.set_materialize_grads(False)
-        return spikes, state.membrane
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-        current, membrane, threshold, leak = ctx.saved_tensors
-        error, later = grads
-        if error is None:
-            error = torch.zeros_like(current)
-        layer: _Layer = ctx.layer
-        found = _gradient(layer, ctx.firing, current, error, membrane, threshold, leak, later)
-        if layer.equaliser is not None:
-            found = layer.equaliser(found, last=layer.last)
-        before = None
-        if ctx.needs_input_grad[1]:
-            before = found[0] if leak is None else leak * found[0]
-        return found, before, None, None
-
-
-def _gradient(
-    layer: _Layer,
-    firing: Firing,
-    current: Tensor,
-    error: Tensor,
-    membrane: Tensor,
-    threshold: Tensor,
-    leak: Tensor | None,
-    later: Tensor | None,
-) -> Tensor:
-    """Return the gradient at the current, by kernels where they unroll all chains of a run."""
-    how: Any = {"firing": firing, "reach": layer.reach, "decay": layer.decay}
-    if len(current) > UNROLLED:
-        long = len(current) > LONG and isinstance(firing.reset, HardReset)
-        rule = sparse_na_gradient if long else na_gradient
-        return rule(current, error, membrane, threshold, leak, later, **how)
-
-    def pointwise(current: Tensor, error: Tensor, membrane: Tensor, *rest: Tensor) -> Tensor:
-        more = list(rest)
-        last = None if later is None else more.pop(0)
-        return na_gradient(
-            current, error, membrane, more[0], more[1] if leak is not None else None, last, **how
-        )
-
-    dtype = torch.promote_types(current.dtype, threshold.dtype)
-    settings = [threshold] if leak is None else [threshold, leak]
-    found = run_pointwise(
-        pointwise,
-        (na_gradient, *how.values(), later is None),
-        [current.to(dtype), error.to(dtype)],
-        [one.expand(current.shape[1:]) for one in (membrane, later) if one is not None],
-        settings,
-    )
-    return found.to(current.dtype)
+def _backward(layer: _Layer, passed: Passed) -> tuple[Tensor, Tensor | None]:
+    long = len(passed.current) > LONG and isinstance(passed.firing.reset, HardReset)
+    rule = sparse_na_gradient if long else na_gradient
+    gradient = partial(rule, firing=passed.firing, reach=layer.reach, decay=layer.decay)
+    found = over_steps(gradient, (rule, layer.reach, layer.decay), passed)
+    if layer.equaliser is not None:
+        found = layer.equaliser(found, last=layer.last)
+    before = None
+    if passed.earlier:
+        before = found[0] if passed.leak is None else passed.leak * found[0]
+    return found, before

@@ -32,11 +32,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from spiketune.snn import (
     LIF,
@@ -50,15 +49,12 @@ from spiketune.snn import (
     decay_behind,
 )
 from spiketune.snn.checks import positive
-from spiketune.snn.fused.paths import run_neuron, run_pointwise
 
 from .aggregation import Cell
 from .errors import TuneError
 from .leaky import require_integrating
+from .own_gradient import Passed, over_steps, run_with_gradient
 from .rules import Learn, Rule, Task, register_rule, through_time
-
-# Up to so many steps a kernel does them all at once.
-UNROLLED = 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,59 +167,17 @@ def timed(timing: Timing, neuron: Neuron, current: Tensor, state: State) -> tupl
         >>> current.grad.flatten()
         tensor([1.3333, 1.3333])
     """
-    spikes, membrane = _Timed.apply(current, state.membrane, neuron, timing)
-    return spikes, State(membrane)
+    return run_with_gradient(partial(_backward, timing), neuron, current, state)
 
 
-class _Timed(torch.autograd.Function):
-    """The neuron's own steps forward; the recursion of the module's docstring backward."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, current: Tensor, membrane: Tensor, neuron: Neuron, timing: Timing
-    ) -> tuple[Tensor, Tensor]:
-        spikes, state = run_neuron(neuron, current, State(membrane))
-        leak = neuron.leak if isinstance(neuron, LIF) else None
-        ctx.save_for_backward(current, membrane, neuron.threshold, leak)
-        ctx.firing, ctx.timing = neuron.firing, timing
-        ctx.set_materialize_grads(False)
-        return spikes, state.membrane
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-        current, membrane, threshold, leak = ctx.saved_tensors
-        error, later = grads
-        if error is None:
-            error = torch.zeros_like(current)
-        samples = [membrane.expand(current.shape[1:])]
-        samples += [] if later is None else [later]
-        settings = [threshold] if leak is None else [threshold, leak]
-
-        def gradient(
-            timing: Timing, current: Tensor, error: Tensor, membrane: Tensor, *rest: Tensor
-        ) -> Tensor:
-            more = list(rest)
-            last = None if later is None else more.pop(0)
-            own = more[1] if leak is not None else None
-            return tssl_gradient(
-                current, error, membrane, more[0], own, last, firing=ctx.firing, timing=timing
-            )
-
-        dtype = torch.promote_types(current.dtype, threshold.dtype)
-        sequences = [current.to(dtype), error.to(dtype)]
-        if len(current) > UNROLLED:
-            found = gradient(ctx.timing, *sequences, *samples, *settings)
-        else:
-            key = (tssl_gradient, ctx.firing, ctx.timing, later is None)
-            pointwise = partial(gradient, ctx.timing)
-            found = run_pointwise(pointwise, key, sequences, samples, settings)
-        before = None
-        if ctx.needs_input_grad[1]:  # a slope that stands in goes no further back than its step
-            plain = ctx.timing._replace(warm=None)
-            before = gradient(plain, *sequences, *samples, *settings)[0]
-            before = before if leak is None else leak * before
-        return found.to(current.dtype), before, None, None
+def _backward(timing: Timing, passed: Passed) -> tuple[Tensor, Tensor | None]:
+    gradient = partial(tssl_gradient, firing=passed.firing, timing=timing)
+    found, before = over_steps(gradient, (tssl_gradient, timing), passed), None
+    if passed.earlier:  # a slope that stands in goes no further back than its step
+        plain = partial(gradient, timing=timing._replace(warm=None))
+        before = plain(*passed[:6])[0]
+        before = before if passed.leak is None else passed.leak * before
+    return found, before
 
 
 def tssl_gradient(

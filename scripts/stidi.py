@@ -18,10 +18,12 @@ behind the last one to the folder of that name.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import torch
 from experiments import Experiment, Moved, Moves, batches, images_of, start, train
+from torch import Tensor
 
 import spiketune as st
 from spiketune.snn import timed_layers
@@ -44,6 +46,7 @@ class Settings(Experiment):
         rule: what weights and earlier spikes get of the gradient.
         target: softmax race, or the papers' targets relative to the first spike.
         rate: highest learning rate; 0.01 for MNIST, 0.005 for Fashion-MNIST by default.
+        go_on: a trained network to go on from; its rows go to a table of their own.
     """
 
     images: Literal["mnist", "fashion-mnist"] = "mnist"
@@ -51,6 +54,7 @@ class Settings(Experiment):
     rule: Literal["exact", "displacement", "s4nn"] = "exact"
     target: Literal["race", "relative"] = "race"
     rate: float | None = None
+    go_on: Path | None = None
 
 
 TARGETS: dict[str, st.finetune.Loss] = {
@@ -73,23 +77,30 @@ def name_of(settings: Settings, weights: str) -> str:
     """Return the name of a run, its choices where they are not the usual ones."""
     chosen = [settings.rule] * (settings.rule != "exact")
     chosen += [settings.target] * (settings.target != "race")
+    chosen += ["on"] * (settings.go_on is not None and weights == settings.weights)
     return "_".join(["stidi", settings.images, weights, *chosen])
 
 
-def main(settings: Settings) -> None:
-    """Train, a row an epoch, and sweep the latencies."""
-    snn = network(settings)
-    pairs, test = images_of(settings.images, settings, snn)
-    st.fit_times(snn, pairs[0][:64])
-    name, real = name_of(settings, settings.weights), name_of(settings, "real")
-    trained = settings.work / f"{real}.safetensors"
+def prepare(snn: st.SpikingNetwork, images: Tensor, settings: Settings) -> None:
+    """Fit first weights to some images; binary ones start from the real ones."""
+    st.fit_times(snn, images)
     if settings.weights == "binary":
+        trained = settings.work / f"{name_of(settings, 'real')}.safetensors"
         if not trained.exists():
             raise SystemExit(f"binary weights start from {trained}; run with --weights real first")
         layers = timed_layers(st.load(trained))
         for place, layer in timed_layers(snn).items():
             layer.set_weight(layers[place].weight)
-        st.fit_times(snn, pairs[0][:64])
+        st.fit_times(snn, images)
+
+
+def main(settings: Settings) -> None:
+    """Train, a row an epoch, and sweep the latencies."""
+    name = name_of(settings, settings.weights)
+    snn = network(settings) if settings.go_on is None else st.load(settings.go_on)
+    pairs, test = images_of(settings.images, settings, snn)
+    if settings.go_on is None:
+        prepare(snn, pairs[0][:64], settings)
     training = st.Training(
         optimizer="adamw", learning_rate=settings.rate or RATE[settings.images],
         weight_decay=1e-3, warmup=0.05, clip_grad=1.0, loss=TARGETS[settings.target],

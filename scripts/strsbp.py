@@ -22,7 +22,21 @@ from experiments import Experiment, Moved, Moves, batches, images_of, start, tra
 import spiketune as st
 from spiketune.snn.placing import put_first
 
-LAYERS = {"fashion": "400-R400", "mnist": "15C5-P2-40C5-P2-300"}
+
+class Build(NamedTuple):
+    """What differs between the tasks; currents of images want smaller weights than spikes do."""
+
+    layers: str
+    gain: float | tuple[float, ...]
+    own_gain: float | None
+    saturated: Literal["zero", "full"]
+    rate: float
+
+
+TASKS = {
+    "fashion": Build("400-R400", (0.25, 2.0, 2.0), 0.3, "zero", 5e-4),
+    "mnist": Build("15C5-P2-40C5-P2-300", 2.0, None, "full", 1e-3),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,16 +48,20 @@ class Settings(Experiment):
         rule: how it learns; hm2bp for mnist only.
         input: an image as a constant current, or as Poisson spikes.
         steps: of a run; 400 are the papers'.
-        reservoir: wire the recurrent layer as a grid of 5 x 5 x 16, not each neuron to each.
-        learning_rate: at the start; it falls along a cosine.
+        dense: wire each neuron of the recurrent layer to each, not as the papers' grid of
+            5 x 5 x 16.
+        saturated: see the rule; zero for fashion, full for mnist by default.
+        learning_rate: at the start; it falls along a cosine; 5e-4 for fashion, 1e-3 for mnist by
+            default.
     """
 
     task: Literal["fashion", "mnist"] = "fashion"
     rule: Literal["strsbp", "hm2bp"] = "strsbp"
     input: Literal["current", "poisson"] = "current"
     steps: int = 30
-    reservoir: bool = False
-    learning_rate: float = 1e-3
+    dense: bool = False
+    saturated: Literal["zero", "full"] | None = None
+    learning_rate: float | None = None
     epochs: int = 10
 
 
@@ -67,12 +85,13 @@ def time_of(steps: int) -> Time:
 
 def network(settings: Settings) -> st.SpikingNetwork:
     """Return the untrained network."""
-    time = time_of(settings.steps)
+    time, build = time_of(settings.steps), TASKS[settings.task]
     snn = st.layered(
-        LAYERS[settings.task], 10, settings.steps, (1, 28, 28), pool="sum", gain=2.0,
+        build.layers, 10, settings.steps, (1, 28, 28), pool="sum",
+        gain=build.gain if settings.input == "current" else 2.0, own_gain=build.own_gain,
         neuron=st.RefractoryNeuron(leak=1 - 1 / time.membrane, period=time.rest),
         synapses=st.Synapses(tau=time.synapse, delayed=settings.steps >= 400),
-        grid=(5, 5, 16) if settings.reservoir else None,
+        grid=(5, 5, 16) if settings.task == "fashion" and not settings.dense else None,
     )  # fmt: skip
     if settings.input == "poisson":
         from spiketune.snn import Poisson
@@ -90,15 +109,16 @@ def main(settings: Settings) -> None:
     scaled = settings.task == "fashion" and settings.input == "current"
     pairs, test = images_of(data, settings, None if scaled else bright)
     moves = Moves(shift=2) if settings.task == "mnist" else Moves(flip=True)
-    name = f"{settings.rule}_{settings.task}" + "_reservoir" * settings.reservoir
+    name = f"{settings.rule}_{settings.task}" + "_dense" * settings.dense
+    saturated = settings.saturated or TASKS[settings.task].saturated
     training = st.Training(
-        optimizer="adam", learning_rate=settings.learning_rate, schedule="cosine", warmup=0.0,
-        weight_decay=0.0, loss=time_of(settings.steps).loss,
+        optimizer="adam", learning_rate=settings.learning_rate or TASKS[settings.task].rate,
+        schedule="cosine", warmup=0.0, weight_decay=0.0, loss=time_of(settings.steps).loss,
     )  # fmt: skip
     train(
         name if settings.input == "current" else f"{name}_poisson",
         network(settings),
-        {"strsbp": st.STRSBP(), "hm2bp": st.HM2BP()}[settings.rule],
+        {"strsbp": st.STRSBP, "hm2bp": st.HM2BP}[settings.rule](saturated=saturated),
         Moved(*pairs, settings.batch, moves),
         test=batches(*test),
         training=training,

@@ -15,7 +15,7 @@ from spiketune.zoo.sew import Connect
 # Images up to this size are not cut: timm would enlarge them and cut an eighth away.
 _SMALL = 32
 # What only networks written as layers have, and what only those of a name do.
-_LAYERED = ("pool", "output", "gain", "bias", "grid", "raw_pixels", "single_spike")
+_LAYERED = ("pool", "output", "gain", "own_gain", "bias", "grid", "raw_pixels", "single_spike")
 _NAMED = ("norm", "connect", "stem_stride")
 
 
@@ -38,6 +38,7 @@ class Build:
         pool: of layers such as 32C5-P2-400: mean, sum or max; mean by default.
         output: of layers: spikes, or current for classes that are no neurons; spikes by default.
         gain: of layers' first weights, one number or one each; 1 by default.
+        own_gain: of the first weights within recurrent layers; 1 by default.
         bias: that layers start with; without biases by default.
         grid: sides of the grid on which recurrent layers are wired, such as `[5, 5, 16]`; each
             neuron to each by default.
@@ -60,6 +61,7 @@ class Build:
     pool: Pool | None = None
     output: Output | None = None
     gain: float | list[float] | None = None
+    own_gain: float | None = None
     bias: float | None = None
     grid: list[int] | None = None
     raw_pixels: bool | None = None

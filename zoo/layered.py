@@ -72,6 +72,7 @@ def layered(
     pool: Pool | None = None,
     output: Output = "spikes",
     gain: float | Sequence[float] = 1.0,
+    own_gain: float | None = None,
     bias: float | None = None,
     grid: Sequence[int] | None = None,
     frames: bool = False,
@@ -102,6 +103,7 @@ def layered(
         output: whether the classes are neurons too, or answer with their currents.
         gain: of the weights as torch draws them, ``U(-1, 1)/√n`` for ``n`` inputs; one for all
             layers, or one each.
+        own_gain: of the weights within recurrent layers, likewise drawn; 1 by default.
         bias: that layers start with; without biases by default.
         grid: sides of the grid on which a recurrent layer is wired as a reservoir; each neuron
             to each by default.
@@ -123,7 +125,9 @@ def layered(
         if value is not None and not isinstance(value, kind):
             raise ModelError(f"{name}={value!r} is no {kind.__name__}; give {kind.__name__}(...)")
     if isinstance(neuron, FirstSpikeNeuron):
-        given = {"synapses": synapses, "delays": delays, "bias": bias, "grid": grid}
+        given = {
+            "synapses": synapses, "delays": delays, "own_gain": own_gain, "bias": bias, "grid": grid
+        }  # fmt: skip
         named = [name for name, value in given.items() if value is not None]
         named += ["frames"] * frames + [f"pool={pool!r}"] * (pool not in (None, "max"))
         return _timed(
@@ -136,9 +140,13 @@ def layered(
     if synapses is not None:
         synapses.add(snn)
     for place in plan.recurrent:
-        add_recurrence(snn, place, wiring=None if grid is None else reservoir(grid))
-    if grid is not None and not plan.recurrent:
-        raise ModelError(f"{text} has no recurrent layer to lay on a grid; write one as R400")
+        wiring = None if grid is None else reservoir(grid)
+        add_recurrence(snn, place, wiring=wiring, scale=1.0 if own_gain is None else own_gain)
+    of_recurrent = ["grid"] * (grid is not None) + ["own_gain"] * (own_gain is not None)
+    if of_recurrent and not plan.recurrent:
+        raise ModelError(
+            f"{', '.join(of_recurrent)}: {text} has no recurrent layer; write one as R400"
+        )
     if delays is not None:
         delays.add(snn)
     if raw_pixels:

@@ -89,6 +89,18 @@ def test_synapses_delays_recurrence_and_frames_are_put_in() -> None:
     assert int(wired.weights().count_nonzero()) < int(full.weights().count_nonzero()) == 8 * 7
 
 
+def test_weights_within_a_layer_have_a_gain_of_their_own() -> None:
+    found = []
+    for gain in (None, 0.25):
+        torch.manual_seed(0)
+        snn = st.layered("6-R8", 3, 5, (1, 2, 2), neuron=st.RefractoryNeuron(), own_gain=gain)
+        (layer,) = (unit for unit in snn.modules() if isinstance(unit, Recurrent))
+        found.append((layer.weight.detach(), snn.net.get_parameter("1.weight").detach()))
+    (first, before), (smaller, same) = found
+    torch.testing.assert_close(smaller, 0.25 * first)
+    assert torch.equal(before, same)
+
+
 def test_neurons_of_one_spike_make_a_network_of_times() -> None:
     torch.manual_seed(0)
     snn = st.layered("4C3-P2-9", 3, 32, (1, 8, 8), neuron=st.FirstSpikeNeuron(binary=True))
@@ -127,10 +139,13 @@ ONE_SPIKE = st.FirstSpikeNeuron()
         ("9", {"delays": 4}, "give Delays"),
         ("9", {"neuron": st.SRMNeuron}, "give one such as LeakyNeuron"),
         ("9", {"output": "spike"}, "output is spikes or current"),
-        ("9", {"grid": (3, 3, 1)}, "has no recurrent layer"),
+        ("9", {"grid": (3, 3, 1)}, "grid: 9 has no recurrent layer"),
+        ("9", {"own_gain": 0.5}, "own_gain: 9 has no recurrent layer"),
+        ("R9", {"neuron": st.RefractoryNeuron(), "own_gain": -1.0}, "scale must be above 0"),
         ("R9", {}, "RefractoryNeuron"),
         ("9", {"neuron": ONE_SPIKE}, "give steps=32, or FirstSpikeNeuron.horizon=4."),
         ("9", {"neuron": ONE_SPIKE, "frames": True}, "frames: neurons that fire once"),
+        ("9", {"neuron": ONE_SPIKE, "own_gain": 0.5}, "own_gain: neurons that fire once"),
         ("9", {"neuron": ONE_SPIKE, "bias": 0.0}, "bias: neurons that fire once"),
         ("P2-9", {"neuron": ONE_SPIKE, "pool": "mean"}, "pool='mean'"),
         ("R9", {"neuron": ONE_SPIKE}, "R in front of a layer"),
