@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 from .distill import Features
 from .errors import TuneError
@@ -77,6 +77,13 @@ class Training:
     loss: Loss = MeanCrossEntropy()  # noqa: RUF009 (frozen)
 
     def __post_init__(self) -> None:
+        for one in fields(self):
+            value = getattr(self, one.name)
+            wanted = one.type in ("int", "float") or (
+                one.type == "float | None" and value is not None
+            )
+            if wanted and (isinstance(value, bool) or not isinstance(value, int | float)):
+                raise TuneError(f"{one.name} must be a number, not {value!r}")
         checks = {
             "learning_rate": (self.learning_rate > 0, "above 0"),
             "weight_decay": (self.weight_decay >= 0, "0 or more"),

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from math import isfinite
 
+import torch
+from torch import Tensor, nn
+
+from .errors import SpiketuneError
+
 
 def positive(value: object) -> bool:
     """Return whether it is a finite number above 0.
@@ -33,3 +38,25 @@ def whole(value: object) -> bool:
         (True, False, False)
     """
     return isinstance(value, int) and positive(value)
+
+
+def leak_of(leak: Tensor | float, like: Tensor) -> nn.Parameter:
+    """Return a leak ``λ`` as a parameter that does not train, in the type and place of a threshold.
+
+    Raises:
+        SpiketuneError: on what does not lie in (0, 1].
+
+    Example:
+        >>> leak_of(0.5, torch.tensor(1.0)).item()
+        0.5
+    """
+    good = isinstance(leak, Tensor) or number(leak)
+    if good:
+        value = torch.as_tensor(leak, dtype=like.dtype, device=like.device)
+        good = bool(((value > 0) & (value <= 1)).all())
+    if not good:
+        said = leak.tolist() if isinstance(leak, Tensor) else leak
+        raise SpiketuneError(
+            f"a leak must lie in (0, 1], not {said!r}; 1 means a neuron without leak"
+        )
+    return nn.Parameter(value.detach().clone(), requires_grad=False)

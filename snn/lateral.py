@@ -8,7 +8,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from .checks import number
+from .checks import leak_of, number
 from .dynamics import Firing, SoftReset, State, lif_charge
 from .errors import SpiketuneError
 from .neurons import Neuron
@@ -78,11 +78,6 @@ class Lateral(Neuron):
         super().__init__(
             threshold, initial=initial, floor=floor, ceiling=ceiling, firing=firing, folded=folded
         )
-        held = _tensor(leak, threshold)
-        if not bool(((held > 0) & (held <= 1)).all()):
-            raise SpiketuneError(
-                f"a leak must lie in (0, 1], not {_told(leak)}; 1 means a neuron without leak"
-            )
         share = _tensor(inhibition, threshold)
         if share.dim() or not 0 <= share.item() <= 1:
             raise SpiketuneError(
@@ -97,7 +92,7 @@ class Lateral(Neuron):
             raise SpiketuneError(
                 "neurons that inhibit each other reset softly; leave Firing(reset=...) out"
             )
-        self.leak = nn.Parameter(held.detach().clone(), requires_grad=False)
+        self.leak = leak_of(leak, threshold)
         self.inhibition = nn.Parameter(share.detach().clone(), requires_grad=False)
         self.group, self.bare = group, bare
 

@@ -15,6 +15,7 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
+from .checks import leak_of
 from .dynamics import Firing, State, fire_and_reset, if_charge, lif_charge, over_time
 from .errors import SpiketuneError
 from .fused.paths import precise, run_neuron
@@ -284,10 +285,7 @@ class LIF(Charging):
         super().__init__(
             threshold, initial=initial, floor=floor, ceiling=ceiling, firing=firing, folded=folded
         )
-        value = torch.as_tensor(leak, dtype=threshold.dtype, device=threshold.device)
-        if not bool(((value > 0) & (value <= 1)).all()):
-            raise SpiketuneError("a leak must lie in (0, 1]; 1 means a neuron without leak")
-        self.leak = nn.Parameter(value.detach().clone(), requires_grad=False)
+        self.leak = leak_of(leak, threshold)
 
     def charge(self, membrane: Tensor, current: Tensor) -> Tensor:
         """Return ``λ v + c``."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .checks import leak_of
 from .dynamics import Firing, HardReset, State, lif_charge
 from .errors import SpiketuneError
 from .neurons import Neuron
@@ -67,9 +68,6 @@ class Refractory(Neuron):
             firing=firing or _HARD,
             folded=folded,
         )
-        value = torch.as_tensor(leak, dtype=threshold.dtype, device=threshold.device)
-        if not bool(((value > 0) & (value <= 1)).all()):
-            raise SpiketuneError("a leak must lie in (0, 1]; 1 means a neuron without leak")
         if isinstance(period, bool) or not isinstance(period, int) or period < 0:
             raise SpiketuneError(f"period must be 0 steps or more, a whole number, not {period!r}")
         if self.firing.reset != HardReset():
@@ -77,7 +75,7 @@ class Refractory(Neuron):
                 f"a refractory neuron rests at 0, so {self.firing.reset} does not fit; use "
                 "Firing(reset=HardReset())"
             )
-        self.leak = torch.nn.Parameter(value.detach().clone(), requires_grad=False)
+        self.leak = leak_of(leak, threshold)
         self.period = period
 
     def start(self, current: Tensor) -> State:

@@ -86,8 +86,9 @@ def add_synapses(
         delayed: let each of them act a step later.
 
     Raises:
-        SpiketuneError: on a time constant below 1, or a network that answers with several tensors
-            where the answer is to be filtered.
+        SpiketuneError: on a time constant below 1, a network without neurons of steps or with
+            synapses already, or one that answers with several tensors where the answer is to be
+            filtered.
 
     Example:
         >>> import spiketune as st
@@ -103,6 +104,12 @@ def add_synapses(
     if output and not isinstance(answer.args[0], Node):
         raise SpiketuneError(
             "the network answers with several tensors; wrap it to return one, or filter none"
+        )
+    if any(isinstance(unit, Synapse) for unit in snn.net.modules()):
+        raise SpiketuneError("the network has synapses already; build it anew for others")
+    if not any(True for _ in snn.neuron_nodes()):
+        raise SpiketuneError(
+            "the network has no neurons that run in steps, to put a synapse before"
         )
     ends = [answer] if output else []
     for user in [node for node, _ in snn.neuron_nodes()] + ends:

@@ -159,6 +159,10 @@ def test_a_pyramid_of_features_is_said(pack: Callable[..., Any]) -> None:
         {"distillation": 1.5},
         {"temperature": 0.0},
         {"learning_rate": float("nan")},
+        {"learning_rate": "0.1"},
+        {"weight_decay": None},
+        {"clip_grad": "none"},
+        {"accumulate": True},
     ],
     ids=str,
 )

@@ -107,9 +107,9 @@ def test_what_makes_no_sense_is_refused() -> None:
     for wrong in (-1, 1.5, True, "2", float("nan")):
         with pytest.raises(SpiketuneError, match=r"period must be 0 steps or more.*, not "):
             Refractory(one, period=wrong)  # type: ignore[arg-type]
-    for leak in (1.5, 0.0, float("nan")):
+    for leak in (1.5, 0.0, float("nan"), "0.9", None):
         with pytest.raises(SpiketuneError, match="leak must lie in"):
-            Refractory(one, leak=leak)
+            Refractory(one, leak=leak)  # type: ignore[arg-type]
     for firing in (Firing(), Firing(reset=HardReset(to=0.5))):
         with pytest.raises(SpiketuneError, match="rests at 0"):
             Refractory(one, firing=firing)

@@ -102,3 +102,13 @@ def test_what_makes_no_sense_is_refused() -> None:
     for tau in (0.5, float("nan"), float("inf"), "2"):
         with pytest.raises(SpiketuneError, match="tau must be at least 1 step"):
             Synapse(tau=tau)  # type: ignore[arg-type]
+
+
+def test_synapses_that_stand_nowhere_or_twice_are_refused() -> None:
+    snn = st.twin(nn.Sequential(nn.Linear(4, 3), nn.ReLU()), 5, (4,))
+    st.add_synapses(snn, 2.0)
+    with pytest.raises(SpiketuneError, match="has synapses already"):
+        st.add_synapses(snn, 3.0)
+    once = st.single_spike([nn.Linear(4, 3, bias=False)], (4,))
+    with pytest.raises(SpiketuneError, match="no neurons that run in steps"):
+        st.add_synapses(once, 2.0)
