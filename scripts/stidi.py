@@ -42,7 +42,8 @@ class Settings(Experiment):
 
     Attributes:
         images: the data set.
-        weights: real, or signs times one learned scale a layer.
+        weights: real, or signs times a learned scale.
+        scales: one for each layer, as in the papers, or for each neuron.
         rule: what weights and earlier spikes get of the gradient.
         target: softmax race, or the papers' targets relative to the first spike.
         rate: highest learning rate; 0.01 for MNIST, 0.005 for Fashion-MNIST by default.
@@ -51,6 +52,7 @@ class Settings(Experiment):
 
     images: Literal["mnist", "fashion-mnist"] = "mnist"
     weights: Literal["real", "binary"] = "real"
+    scales: Literal["layer", "neuron"] = "layer"
     rule: Literal["exact", "displacement", "s4nn"] = "exact"
     target: Literal["race", "relative"] = "race"
     rate: float | None = None
@@ -67,6 +69,7 @@ def network(settings: Settings) -> st.SpikingNetwork:
     """Return the untrained network."""
     kind = st.FirstSpikeNeuron(
         binary=settings.weights == "binary",
+        scales=settings.scales,
         sharpness=SHARPNESS[settings.images],
         negative=NEGATIVE[settings.images],
     )
@@ -77,6 +80,7 @@ def name_of(settings: Settings, weights: str) -> str:
     """Return the name of a run, its choices where they are not the usual ones."""
     chosen = [settings.rule] * (settings.rule != "exact")
     chosen += [settings.target] * (settings.target != "race")
+    chosen += ["scales"] * (settings.scales == "neuron" and weights == "binary")
     chosen += ["on"] * (settings.go_on is not None and weights == settings.weights)
     return "_".join(["stidi", settings.images, weights, *chosen])
 
@@ -94,13 +98,25 @@ def prepare(snn: st.SpikingNetwork, images: Tensor, settings: Settings) -> None:
         st.fit_times(snn, images)
 
 
+def take_over(snn: st.SpikingNetwork, path: Path) -> None:
+    """Begin with the weights of a trained network, and its scales: each neuron with its layer's."""
+    trained = timed_layers(st.load(path))
+    with torch.no_grad():
+        for place, layer in timed_layers(snn).items():
+            layer.weight.copy_(trained[place].weight)
+            if layer.log_scale is not None:
+                layer.log_scale.copy_(trained[place].scale.log())
+
+
 def main(settings: Settings) -> None:
     """Train, a row an epoch, and sweep the latencies."""
     name = name_of(settings, settings.weights)
-    snn = network(settings) if settings.go_on is None else st.load(settings.go_on)
+    snn = network(settings)
     pairs, test = images_of(settings.images, settings, snn)
     if settings.go_on is None:
         prepare(snn, pairs[0][:64], settings)
+    else:
+        take_over(snn, settings.go_on)
     training = st.Training(
         optimizer="adamw", learning_rate=settings.rate or RATE[settings.images],
         weight_decay=1e-3, warmup=0.05, clip_grad=1.0, loss=TARGETS[settings.target],

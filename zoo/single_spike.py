@@ -22,6 +22,7 @@ from spiketune.snn import (
     TimedConv2d,
     TimedLinear,
 )
+from spiketune.snn.single_spike.timed import Scales
 
 from .errors import ModelError
 
@@ -34,6 +35,7 @@ class _Kind:
     threshold: float
     horizon: int
     binary: bool
+    scales: Scales
 
 
 def single_spike(
@@ -45,6 +47,7 @@ def single_spike(
     horizon: int = 32,
     threshold: float = 1.0,
     binary: bool = False,
+    scales: Scales = "layer",
     sharpness: float = 40.0,
     negative: bool = False,
     mean: Sequence[float] = (0.0,),
@@ -64,7 +67,8 @@ def single_spike(
         window: in steps.
         horizon: the end of time, in steps; the network's ``steps``.
         threshold: ``θ`` of all neurons.
-        binary: whether weights are ``α sign(w)``, ``α`` learned for each layer.
+        binary: whether weights are ``α sign(w)``, ``α`` learned.
+        scales: one ``α`` for each layer, or for each neuron (of a convolution, each channel).
         sharpness: of the logits ``sharpness (1 - t/horizon)`` that a loss sees; more where classes
             differ by fractions of a step.
         negative: whether images spike as negatives too; the first layer then takes twice the
@@ -88,7 +92,7 @@ def single_spike(
         ([2, 10], [32, 2, 10])
     """
     latency = Latency(window=window, horizon=horizon, mean=mean, std=std, negative=negative)
-    kind = _Kind(psp or LinearPSP(tau=window), threshold, horizon, binary)
+    kind = _Kind(psp or LinearPSP(tau=window), threshold, horizon, binary, scales)
     units: list[tuple[str, nn.Module]] = [("latency", latency)]
     for place, layer in enumerate(layers):
         made = _unit(layer, kind, f"layer {place}")
@@ -138,7 +142,7 @@ def _shared(layer: nn.Conv2d | nn.Linear, kind: _Kind, place: str) -> dict[str, 
             f"{place}: a bias has no time at which it could arrive; make the layer with bias=False"
         )
     return {"psp": kind.psp, "threshold": kind.threshold, "horizon": kind.horizon,
-            "binary": kind.binary}  # fmt: skip
+            "binary": kind.binary, "scales": kind.scales}  # fmt: skip
 
 
 def _convolution(layer: Any, kind: _Kind, place: str) -> tuple[str, nn.Module]:

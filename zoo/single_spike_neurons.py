@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from spiketune.snn import PSP, SpikingNetwork
+from spiketune.snn.single_spike.timed import Scales
 
 from .single_spike import single_spike
 
@@ -25,7 +26,8 @@ class FirstSpikeNeuron:
         window: steps within which an image spikes.
         horizon: the end of time, in steps; the network's ``steps``.
         threshold: ``θ``.
-        binary: whether weights are ``α sign(w)``, ``α`` learned for each layer.
+        binary: whether weights are ``α sign(w)``, ``α`` learned.
+        scales: one ``α`` for each layer, or for each neuron (of a convolution, each channel).
         sharpness: of the logits ``sharpness (1 - t/horizon)`` that a loss sees.
         negative: whether images spike as negatives too, in as many channels again.
 
@@ -41,6 +43,7 @@ class FirstSpikeNeuron:
     horizon: int = 32
     threshold: float = 1.0
     binary: bool = False
+    scales: Scales = "layer"
     sharpness: float = 40.0
     negative: bool = False
 
@@ -62,6 +65,6 @@ class FirstSpikeNeuron:
         """
         return single_spike(
             layers, input_shape, psp=self.psp, window=self.window, horizon=self.horizon,
-            threshold=self.threshold, binary=self.binary, sharpness=self.sharpness,
-            negative=self.negative,
+            threshold=self.threshold, binary=self.binary, scales=self.scales,
+            sharpness=self.sharpness, negative=self.negative,
         )  # fmt: skip

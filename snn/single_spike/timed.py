@@ -6,6 +6,7 @@ Times are in steps, ``[B, ...]``; at the horizon ``H`` and behind it there is no
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -19,13 +20,14 @@ from .geometry import Geometry
 from .psp import PSP, LinearPSP
 
 Pair = tuple[int, int]
+Scales = Literal["layer", "neuron"]
 
 
 class Timed(nn.Module, ABC):
     """Base of the layers whose neurons fire at most once, at an exact time.
 
     ``V_j(t) = Σ_i w_ji ε(t - t_i)`` fires at ``t_j = min{t: V_j(t) >= θ}``. Binary weights are
-    ``α sign(w)`` with one learned ``α > 0`` a layer; real ones behind them take the updates.
+    ``α sign(w)`` with a learned ``α > 0``; real ones behind them take the updates.
 
     Args:
         weight: ``w [K, ...]``.
@@ -33,6 +35,7 @@ class Timed(nn.Module, ABC):
         threshold: ``θ``.
         horizon: ``H``, in steps.
         binary: whether weights are binary; ``α`` begins as the mean of ``|w|``.
+        scales: one ``α`` for the layer, or for each neuron, ``[K]``, as good as a threshold each.
 
     Raises:
         SpiketuneError: on a threshold that is not above 0, a horizon that is no whole number of
@@ -43,7 +46,7 @@ class Timed(nn.Module, ABC):
         True
     """
 
-    settings: tuple[str, ...] = ("psp", "threshold", "horizon", "binary")
+    settings: tuple[str, ...] = ("psp", "threshold", "horizon", "binary", "scales")
     tensors = ("weight",)
     # Set by training rules; gradients only, no time depends on it.
     credit: Credit = EXACT
@@ -56,6 +59,7 @@ class Timed(nn.Module, ABC):
         threshold: float = 1.0,
         horizon: int = 32,
         binary: bool = False,
+        scales: Scales = "layer",
     ) -> None:
         super().__init__()
         if not positive(threshold):
@@ -74,6 +78,9 @@ class Timed(nn.Module, ABC):
             )
         if not isinstance(binary, bool):
             raise SpiketuneError(f"binary must be true or false, not {binary!r}")
+        if scales not in get_args(Scales):
+            raise SpiketuneError(f"scales must be layer or neuron, not {scales!r}")
+        self.scales: Scales = scales
         self.weight = nn.Parameter(weight.detach().clone())
         self.binary = False
         self.log_scale: nn.Parameter | None = None
@@ -82,7 +89,9 @@ class Timed(nn.Module, ABC):
 
     def binarise(self) -> None:
         """Let weights be ``α sign(w)`` from now on, ``α`` the mean of ``|w|``."""
-        mean = self.weight.detach().abs().mean().clamp_min(torch.finfo(self.weight.dtype).tiny)
+        size = self.weight.detach().abs()
+        mean = size.flatten(1).mean(1) if self.scales == "neuron" else size.mean()
+        mean = mean.clamp_min(torch.finfo(size.dtype).tiny)
         if self.log_scale is None:
             self.binary, self.log_scale = True, nn.Parameter(mean.log())
         with torch.no_grad():
@@ -97,7 +106,7 @@ class Timed(nn.Module, ABC):
 
     @property
     def scale(self) -> Tensor:
-        """``α``."""
+        """``α``, one number or one a neuron."""
         return torch.ones(()) if self.log_scale is None else self.log_scale.exp()
 
     @property
@@ -107,7 +116,8 @@ class Timed(nn.Module, ABC):
             return self.weight
         # Straight through: ``∂/∂w`` of a sign is taken to be one.
         sign = torch.where(self.weight.detach() >= 0, 1.0, -1.0).to(self.weight.dtype)
-        return self.log_scale.exp() * sign + (self.weight - self.weight.detach())
+        scale = self.scale.view(-1, *[1] * (sign.dim() - 1))
+        return scale * sign + (self.weight - self.weight.detach())
 
     @abstractmethod
     def forward(self, times: Tensor) -> Tensor:
@@ -226,8 +236,11 @@ class TimedConv2d(Timed):
         threshold: float = 1.0,
         horizon: int = 32,
         binary: bool = False,
+        scales: Scales = "layer",
     ) -> None:
-        super().__init__(weight, psp=psp, threshold=threshold, horizon=horizon, binary=binary)
+        super().__init__(
+            weight, psp=psp, threshold=threshold, horizon=horizon, binary=binary, scales=scales
+        )
         # Lists where they come from a file.
         self.stride, self.padding = (stride[0], stride[1]), (padding[0], padding[1])
 

@@ -13,14 +13,19 @@ from torch import Tensor, nn
 
 import spiketune as st
 from spiketune.snn import PSP, Latency, Race, SpiketuneError, race_of, spike_times_of, timed_layers
+from spiketune.snn.single_spike.timed import Scales
 
 
-def network(*, binary: bool = False, psp: PSP | None = None) -> st.SpikingNetwork:
+def network(
+    *, binary: bool = False, scales: Scales = "layer", psp: PSP | None = None
+) -> st.SpikingNetwork:
     layers = [
         nn.Conv2d(2, 4, 3, bias=False), nn.MaxPool2d(2), nn.ReLU(), nn.Flatten(),
         nn.Linear(4 * 9, 6, bias=False), nn.Linear(6, 3, bias=False),
     ]  # fmt: skip
-    snn = st.single_spike(layers, (2, 8, 8), window=6, horizon=12, psp=psp, binary=binary)
+    snn = st.single_spike(
+        layers, (2, 8, 8), window=6, horizon=12, psp=psp, binary=binary, scales=scales
+    )
     st.fit_times(snn, images(20))
     return snn.eval()
 
@@ -135,6 +140,22 @@ def test_a_network_is_kept_in_a_file(psp: PSP | None, binary: bool, tmp_path: Pa
             assert (one.psp, one.binary) == (other.psp, other.binary)
 
 
+@pytest.mark.parametrize("scales", ["layer", "neuron"])
+def test_the_size_of_binary_weights_is_a_mean(scales: Scales, tmp_path: Path) -> None:
+    weight = torch.randn(5, 3, 2, 2, generator=torch.Generator().manual_seed(0)).double()
+    layer = st.snn.TimedConv2d(weight, binary=True, scales=scales)
+    sign = torch.where(weight >= 0, 1.0, -1.0)
+    mean = weight.abs().mean(() if scales == "layer" else (1, 2, 3), keepdim=True)
+    torch.testing.assert_close(layer.used, mean * sign)
+    layer.set_weight(-3 * weight)
+    torch.testing.assert_close(layer.used, -3 * mean * sign)
+    snn, x = network(binary=True, scales=scales), images(4)
+    st.save(snn, tmp_path / "snn.safetensors")
+    again = st.load(tmp_path / "snn.safetensors")
+    assert {one.scales for one in timed_layers(again).values()} == {scales}
+    assert torch.equal(again(x), snn(x))
+
+
 def test_binary_weights_are_signs_times_a_scale() -> None:
     snn, x = network(binary=True), images(8)
     for layer in timed_layers(snn).values():
@@ -153,9 +174,12 @@ def test_binary_weights_are_signs_times_a_scale() -> None:
     torch.testing.assert_close(found, expected)
 
 
-def test_binary_weights_pass_the_gradient_to_the_real_ones_and_to_the_scale() -> None:
+@pytest.mark.parametrize("scales", ["layer", "neuron"])
+def test_binary_weights_pass_gradients_to_the_real_ones_and_to_the_scale(scales: Scales) -> None:
     torch.manual_seed(3)
-    layer = st.snn.TimedLinear(torch.randn(4, 6).double() + 0.5, horizon=12, binary=True)
+    layer = st.snn.TimedLinear(
+        torch.randn(4, 6).double() + 0.5, horizon=12, binary=True, scales=scales
+    )
     plain = st.snn.TimedLinear(layer.used.detach(), horizon=12)
     times = 8 * torch.rand(5, 6, dtype=torch.float64)
     for one in (layer, plain):
@@ -163,7 +187,8 @@ def test_binary_weights_pass_the_gradient_to_the_real_ones_and_to_the_scale() ->
     assert layer.log_scale is not None and plain.weight.grad is not None
     assert layer.weight.grad is not None and layer.log_scale.grad is not None
     torch.testing.assert_close(layer.weight.grad, plain.weight.grad)
-    torch.testing.assert_close(layer.log_scale.grad, (plain.weight.grad * plain.weight).sum())
+    by_hand = (plain.weight.grad * plain.weight).sum(() if scales == "layer" else 1)
+    torch.testing.assert_close(layer.log_scale.grad, by_hand)
 
 
 def test_black_images_and_silent_neurons_give_finite_answers() -> None:
