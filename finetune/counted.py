@@ -57,7 +57,7 @@ class Counting:
 
     silent: Literal["zero", "mean"] = "zero"
     revive: float = 0.05
-    saturated: Literal["zero", "full"] = "full"
+    saturated: Literal["zero", "full"] = "zero"
     factor: Literal["counts", "currents"] | None = None
     whole: bool = True
     lateral: tuple[float, float] | None = None

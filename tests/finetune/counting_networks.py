@@ -106,9 +106,12 @@ class Answer(NamedTuple):
 
 def reference(
     inputs: Array, layers: list[Trains], matrices: list[Array], owns: list[Array | None],
-    label: int, *, factors: bool, whole: bool = True,
+    label: int, *, factors: bool, whole: bool = True, saturated: str = "zero",
 ) -> Answer:  # fmt: skip
-    """Return the gradient of one image, from the last layer to the first."""
+    """Return the gradient of one image, from the last layer to the first.
+
+    With ``saturated="zero"`` hidden neurons without room for one more spike are no unknowns.
+    """
     goal = np.where(np.arange(len(layers[-1].count)) == label, 7.0, 1.0)
     error = layers[-1].sent.sum(0) - goal
     credit = np.where(np.abs(error) > 1, error, 0.0)
@@ -119,6 +122,10 @@ def reference(
         if factors:
             slopes = relative_slopes(STEPS, 1 - 1 / TAU_M, PERIOD).numpy().astype(float)
             factor = 1 - layer.count * slopes[layer.count.astype(int)]
+        room = np.ones(len(credit), bool)
+        if saturated == "zero" and k < len(layers) - 1:
+            room = (layer.count + 1) * (PERIOD + 1) <= STEPS
+        credit = np.where(room, credit, 0.0)
         alone = full = credit / factor
         own = owns[k]
         if own is not None:
@@ -129,7 +136,8 @@ def reference(
                     system[i, j] -= (
                         own[i, j] * within[i, j] / (layer.theta * max(layer.count[j], 1.0))
                     )
-            full = np.linalg.solve(system.T, credit)
+            full = np.zeros_like(credit)
+            full[room] = np.linalg.solve(system[np.ix_(room, room)].T, credit[room])
             found.own.insert(0, (full if whole else alone)[:, None] * within)
         between = pairs(before, layer)
         found.matrices.insert(0, full[:, None] * between)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from copy import deepcopy
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from counting_networks import (
     LOSS,
+    PERIOD,
     STEPS,
     TAU_S,
     convolutional,
@@ -43,19 +45,23 @@ def held(x: Tensor) -> list[np.ndarray]:
 
 
 @pytest.mark.parametrize("factors", [False, True], ids=["HM2BP", "STRSBP"])
-def test_a_dense_network_learns_what_loops_over_pairs_say(factors: bool) -> None:
+@pytest.mark.parametrize("saturated", ["zero", "full"])
+def test_a_dense_network_learns_what_loops_over_pairs_say(saturated: Any, factors: bool) -> None:
     snn, x = network(*linear(5, 6, 4, 3), shape=(5,)), images(5)
-    found = gradients(snn, STRSBP() if factors else HM2BP(), x, LABELS)
+    found = gradients(snn, (STRSBP if factors else HM2BP)(saturated=saturated), x, LABELS)
     names = ["0.weight", "2.weight", "4.weight"]
     weights = [snn.net.get_parameter(name).detach().numpy() for name in names]
     expected = [np.zeros_like(weight) for weight in weights]
     layers = seen(snn, x)
     for inputs, trains, label in zip(held(x), layers, LABELS.tolist(), strict=True):
-        answer = reference(inputs, trains, weights, [None] * 3, label, factors=factors)
+        answer = reference(
+            inputs, trains, weights, [None] * 3, label, factors=factors, saturated=saturated
+        )
         for total, part in zip(expected, answer.matrices, strict=True):
             total += part / len(x)
     counts = np.concatenate([train.count for trains in layers for train in trains])
     assert (counts == 0).any() and (counts > 2).any()
+    assert ((counts + 1) * (PERIOD + 1) > STEPS).any()
     for name, total in zip(names, expected, strict=True):
         assert np.abs(total).max() > 0.01
         np.testing.assert_allclose(found[name].numpy(), total, rtol=1e-5, atol=1e-6)
@@ -83,9 +89,12 @@ def test_convolutions_and_pooling_do_too(factors: bool) -> None:
 
 
 @pytest.mark.parametrize("gradient", ["full", "reference"])
-def test_a_recurrent_network_learns_what_loops_over_pairs_say(gradient: str) -> None:
+@pytest.mark.parametrize("saturated", ["zero", "full"])
+def test_a_recurrent_network_learns_what_loops_over_pairs_say(
+    saturated: Any, gradient: Any
+) -> None:
     snn, x = network(*linear(5, 6, 4, 3), shape=(5,), recurrent=True), images(5)
-    rule = STRSBP(weight_gradient=gradient)  # type: ignore[arg-type]
+    rule = STRSBP(weight_gradient=gradient, saturated=saturated)
     found = gradients(snn, rule, x, LABELS)
     names = ["0.weight", "2.weight", "4.weight"]
     weights = [snn.net.get_parameter(name).detach().numpy() for name in names]
@@ -94,7 +103,7 @@ def test_a_recurrent_network_learns_what_loops_over_pairs_say(gradient: str) -> 
     for inputs, trains, label in zip(held(x), seen(snn, x), LABELS.tolist(), strict=True):
         answer = reference(
             inputs, trains, weights, own_weights(snn), label, factors=True,
-            whole=gradient == "full",
+            whole=gradient == "full", saturated=saturated,
         )  # fmt: skip
         own += answer.own[0] / len(x)
         for name, part in zip(names, answer.matrices, strict=True):
