@@ -1,7 +1,8 @@
-"""Tell a network that cannot learn because a layer of it never fires, before it runs for hours."""
+"""Tell a network that cannot learn, for a layer of it never fires or cannot fire more, at once."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Mapping
 
 import torch
@@ -51,13 +52,20 @@ class Alive:
                 )
 
 
-def watched(names: Collection[str], remedy: str, begun: Callable[[], bool]) -> Unroll:
-    """Return what runs a network and, on the first batch, asks whether some neurons fire.
+def watched(
+    names: Collection[str],
+    remedy: str,
+    begun: Callable[[], bool],
+    most: Mapping[str, float] | None = None,
+) -> Unroll:
+    """Return what runs a network and asks on the first batch whether its neurons can learn.
 
     Args:
-        names: of the neurons that are asked.
+        names: of the neurons that must not be silent.
         remedy: see ``Alive``.
         begun: see ``Alive``.
+        most: spikes an image from which on a neuron learns nothing, for the layers that have such;
+            not all of a layer may be there.
 
     Example:
         >>> import torch, spiketune as st
@@ -65,18 +73,31 @@ def watched(names: Collection[str], remedy: str, begun: Callable[[], bool]) -> U
         >>> list(watched((), "", lambda: False)(snn, torch.rand(2, 4), 5).shape)
         [5, 2, 3]
     """
-    alive = Alive(remedy, begun)
+    alive, most = Alive(remedy, begun), most or {}
 
     def unroll(snn: SpikingNetwork, images: Tensor, steps: int) -> Tensor:
-        sent: dict[str, Tensor] = {}
+        counts: dict[str, Tensor] = {}
 
         def see(name: str, spikes: Tensor) -> None:
-            if name in names:
-                fired = spikes.detach().amax(0)
-                sent[name] = fired.maximum(sent[name]) if name in sent else fired
+            if name in names or name in most:
+                fired = (spikes.detach() != 0).sum(0)
+                counts[name] = counts[name] + fired if name in counts else fired
 
-        chunks = list(snn.outputs(images, steps, monitor=None if alive.asked else see))
-        alive(sent)
+        first = not (alive.asked or begun())
+        chunks = list(snn.outputs(images, steps, monitor=see if first else None))
+        alive({name: count for name, count in counts.items() if name in names})
+        _require_room(counts, most)
         return torch.cat(chunks)
 
     return unroll
+
+
+def _require_room(counts: Mapping[str, Tensor], most: Mapping[str, float]) -> None:
+    for name, spikes in counts.items():
+        if bool((spikes >= most.get(name, math.inf)).all()):
+            raise TuneError(
+                f"{name}: all of its {spikes[0].numel()} neurons fired as often as their rest lets "
+                "them on the first batch, so that more current changes nothing and nothing before "
+                "them would learn; scale the weights before them down or their thresholds up, or "
+                "give the rule saturated='full'"
+            )

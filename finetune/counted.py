@@ -41,8 +41,8 @@ class Counting:
     Attributes:
         silent: credit of a neuron that never fired: none, or the mean of ``g`` over all steps.
         revive: ``R`` of a neuron that never fired; without credit it does nothing.
-        saturated: credit of a neuron that has no room for one more spike with its rest, so that
-            more current changes nothing: none, or as all others.
+        saturated: credit of a neuron that fired ``T/(P + 1)`` times, as often as its rest lets it,
+            so that more current changes nothing: none, or as all others.
         factor: whether credit is divided by ``Ω``, and ``Σ_j w_ij e_ij`` taken for ``θ o_i``
             (``"counts"``) or summed up from the currents.
         whole: whether recurrent weights are answered for by the whole layer, or each neuron by
@@ -109,12 +109,13 @@ class _Counted(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         sent, *current = ctx.saved_tensors
         how, neuron = ctx.how, ctx.neuron
-        fired, count, credit = credit_of(sent, grad, neuron, how)
+        answers, count, credit = credit_of(sent, grad, neuron, how)
         if how.factor is not None:
             credit = credit / factor_of(sent, count, neuron, *current)
         if how.lateral is not None:
             credit = credit * _lateral(sent, count, credit, neuron, how.lateral)
-        found = _scan(sent, torch.where(fired, credit, 0.0), _revived(credit, fired, how), neuron)
+        silent = _revived(credit, answers, how)
+        found = _scan(sent, torch.where(answers, credit, 0.0), silent, neuron)
         return found, None, None, None, None
 
 
@@ -145,38 +146,40 @@ class _Recurrent(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         sent, weights, level, *current = ctx.saved_tensors
         how, neuron = ctx.how, ctx.neuron
-        fired, count, credit = credit_of(sent, grad, neuron, how)
+        answers, count, credit = credit_of(sent, grad, neuron, how)
         trace, _ = low_pass(sent, neuron.tau, level, delayed=True)
         factor = torch.ones_like(credit)
         if how.factor is not None:
             full = [trace @ weights.T + part for part in current]
             factor = factor_of(sent, count, neuron, *full)
-        # Credit through neurons that never fired is no unknown: nobody hears them.
+        # Credit of neurons that never fired is no unknown: nobody hears them.
         per_spike = (neuron.threshold * count.clamp_min(1)).expand_as(credit)
-        silent = _revived(credit / factor, fired, how)
-        heard = torch.where(fired, credit + (silent @ weights) * trace.sum(0) / per_spike, 0.0)
+        silent = _revived(credit / factor, answers, how)
+        heard = torch.where(answers, credit + (silent @ weights) * trace.sum(0) / per_spike, 0.0)
         reached = reach(sent, neuron.leak, neuron.period)
-        whole = _solve_fired(heard, factor, fired, reached, trace, weights, per_spike)
+        whole = _solve_answering(heard, factor, answers, reached, trace, weights, per_spike)
         found = whole * reached + silent
-        own = found if how.whole else torch.where(fired, credit / factor, 0.0) * reached + silent
+        own = found if how.whole else torch.where(answers, credit / factor, 0.0) * reached + silent
         of_weights = own.flatten(0, 1).T @ trace.flatten(0, 1)
         return found, of_weights, None, None, None, None
 
 
-def _solve_fired(
+def _solve_answering(
     credit: Tensor,
     factor: Tensor,
-    fired: Tensor,
+    answers: Tensor,
     reached: Tensor,
     trace: Tensor,
     weights: Tensor,
     per_spike: Tensor,
 ) -> Tensor:
-    """Return ``solve_recurrent`` of the neurons that fired, often few, and 0 for the others."""
-    size = max(1, int(fired.sum(1).max()))
-    kept = fired.to(torch.int8).topk(size, dim=1, sorted=False).indices  # [B, size]
+    """Return ``solve_recurrent`` of the neurons that answer, often few, and 0 for the others."""
+    size = max(1, int(answers.sum(1).max()))
+    kept = answers.to(torch.int8).topk(size, dim=1, sorted=False).indices  # [B, size]
     at, steps = partial(torch.gather, dim=1, index=kept), kept.expand(len(reached), -1, -1)
-    pairs = efficacies(reached.gather(2, steps), trace.gather(2, steps))
+    # A sample with fewer is filled up with others, whom nobody is to hear.
+    heard = trace.gather(2, steps) * at(answers)
+    pairs = efficacies(reached.gather(2, steps), heard)
     between = weights.take(kept.unsqueeze(2) * len(weights) + kept.unsqueeze(1))
     gain = between * pairs / at(per_spike).unsqueeze(1)
     solved = solve_recurrent(at(credit), at(factor), gain)
@@ -211,8 +214,8 @@ def credit_of(
         credit = torch.where(fired, credit, grad.mean(0))
     count = (total / neuron.threshold).round()
     if how.saturated == "zero":
-        room = (count + 1) * (own_time(neuron)[1] + 1) <= len(sent)
-        fired, credit = fired & room, torch.where(room, credit, 0.0)
+        room = count * (own_time(neuron)[1] + 1) < len(sent)
+        return fired & room, count, torch.where(room, credit, 0.0)
     return fired, count, credit
 
 

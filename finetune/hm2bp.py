@@ -26,7 +26,7 @@ from spiketune.snn.recurrent import tau_before
 
 from .alive import watched
 from .between import last_neurons
-from .counted import Counting, counted
+from .counted import Counting, counted, own_time
 from .errors import TuneError
 from .rules import Batch, Learn, Outcome, Rule, Task, register_rule, through_time
 from .weight_growth import WeightGrowth, growth_penalty
@@ -43,7 +43,8 @@ class CountRule(Rule):
             ``e_ij``; above 0, outputs and with ``silent="mean"`` hidden neurons may learn to.
         saturated: what a hidden neuron that fires as often as its rest lets it is credited with:
             nothing, for more current changes nothing there, or as all others, as in the programs.
-            In 400 steps hardly any does; in 30 many do, and weights grow without end.
+            In 400 steps hardly any does; in 20 or 30 many may, and credit to fire more then only
+            lets weights grow. Credit to fire less is dropped with it.
         lateral: strength of the inhibition between outputs that the credit reckons with, in
             thresholds (the program's 1 for thresholds of 15); 0 leaves it out.
         growth: penalty on large weights; None for none.
@@ -130,7 +131,7 @@ def by_counts(
 
     Raises:
         TuneError: naming the neuron, or the setting, that does not fit; in the first batch, naming
-            neurons none of which fires and that would stay so.
+            neurons none of which fires, or none of which could fire more, and that would stay so.
 
     Example:
         >>> import torch, spiketune as st
@@ -149,7 +150,7 @@ def by_counts(
             "with currents or filtered spikes; leave it out, or end the network in neurons"
         )
     last = last_neurons(snn)
-    stuck = set()  # where silence would last
+    stuck, most = set(), {}  # where silence would last, and where din would
     for node, neuron in snn.neuron_nodes():
         neuron.threshold.requires_grad_(False)
         own = how
@@ -159,7 +160,10 @@ def by_counts(
         neuron.through = partial(counted, own)
         if own.silent == "zero" or not own.revive:
             stuck.add(node.name)
-    plain = through_time(snn, task, watched(stuck, f"or {CountRule.remedy}", task.begun))
+        if own.saturated == "zero":
+            most[node.name] = task.steps / (own_time(neuron)[1] + 1)
+    seen = watched(stuck, f"or {CountRule.remedy}", task.begun, most)
+    plain = through_time(snn, task, seen)
     if growth is None:
         return plain
 

@@ -47,6 +47,7 @@ class Settings(Experiment):
         rule: what weights and earlier spikes get of the gradient.
         target: softmax race, or the papers' targets relative to the first spike.
         rate: highest learning rate; 0.01 for MNIST, 0.005 for Fashion-MNIST by default.
+        still: leave the images where they are, neither moved nor mirrored.
         go_on: a trained network to go on from; its rows go to a table of their own.
     """
 
@@ -56,6 +57,7 @@ class Settings(Experiment):
     rule: Literal["exact", "displacement", "s4nn"] = "exact"
     target: Literal["race", "relative"] = "race"
     rate: float | None = None
+    still: bool = False
     go_on: Path | None = None
 
 
@@ -81,6 +83,7 @@ def name_of(settings: Settings, weights: str) -> str:
     chosen = [settings.rule] * (settings.rule != "exact")
     chosen += [settings.target] * (settings.target != "race")
     chosen += ["scales"] * (settings.scales == "neuron" and weights == "binary")
+    chosen += ["still"] * (settings.still and weights == settings.weights)
     chosen += ["on"] * (settings.go_on is not None and weights == settings.weights)
     return "_".join(["stidi", settings.images, weights, *chosen])
 
@@ -121,7 +124,7 @@ def main(settings: Settings) -> None:
         optimizer="adamw", learning_rate=settings.rate or RATE[settings.images],
         weight_decay=1e-3, warmup=0.05, clip_grad=1.0, loss=TARGETS[settings.target],
     )  # fmt: skip
-    moved = Moves() if settings.limit else MOVES[settings.images]
+    moved = Moves() if settings.limit or settings.still else MOVES[settings.images]
     loader = Moved(*pairs, settings.batch, lambda x: moved(x).clamp(0, 1))
     snn = train(
         name, snn, st.STiDi(form=settings.rule), loader,

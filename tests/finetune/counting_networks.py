@@ -110,7 +110,7 @@ def reference(
 ) -> Answer:  # fmt: skip
     """Return the gradient of one image, from the last layer to the first.
 
-    With ``saturated="zero"`` hidden neurons without room for one more spike are no unknowns.
+    With ``saturated="zero"`` hidden neurons that cannot fire more often are no unknowns.
     """
     goal = np.where(np.arange(len(layers[-1].count)) == label, 7.0, 1.0)
     error = layers[-1].sent.sum(0) - goal
@@ -124,7 +124,7 @@ def reference(
             factor = 1 - layer.count * slopes[layer.count.astype(int)]
         room = np.ones(len(credit), bool)
         if saturated == "zero" and k < len(layers) - 1:
-            room = (layer.count + 1) * (PERIOD + 1) <= STEPS
+            room = layer.count < STEPS / (PERIOD + 1)
         credit = np.where(room, credit, 0.0)
         alone = full = credit / factor
         own = owns[k]
