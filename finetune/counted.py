@@ -200,7 +200,7 @@ def credit_of(
     Example:
         >>> sent = torch.tensor([[1.0, 0.0], [0.0, 0.0], [1.0, 0.0]])
         >>> grad = torch.tensor([[2.0, 3.0], [9.0, 3.0], [1.0, 3.0]])
-        >>> neuron = Refractory(torch.tensor(1.0))
+        >>> neuron = Refractory(torch.tensor(1.0), period=0)
         >>> credit_of(sent, grad, neuron, Counting(silent="mean"))[2]
         tensor([1.5000, 3.0000])
     """

@@ -83,14 +83,17 @@ def over_steps(gradient: Gradient, key: tuple[Any, ...], passed: Passed) -> Tens
     """Return the gradient at the current, all steps in one kernel where they are few.
 
     Args:
-        gradient: plain loops over steps, nothing in place, no branch on a value.
+        gradient: plain loops over steps; up to ``UNROLLED`` steps nothing in place, no branch on
+            a value.
         key: what tells it from other gradients.
         passed: what it is computed from.
 
     Example:
         >>> one = torch.ones(2, 3)
         >>> passed = Passed(one, one, one[0], torch.tensor(2.0), None, None, Firing(), False)
-        >>> over_steps(lambda c, g, v, threshold, leak, later: c + threshold * g, (), passed)
+        >>> def doubled(c, g, v, threshold, leak, later):
+        ...     return c + threshold * g
+        >>> over_steps(doubled, (doubled,), passed)
         tensor([[3., 3., 3.],
                 [3., 3., 3.]])
     """

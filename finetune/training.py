@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
+
+from spiketune.snn.checks import number, whole
 
 from .distill import Features
 from .errors import TuneError
@@ -10,6 +12,13 @@ from .losses import Loss, MeanCrossEntropy
 from .mixing import check_mixing
 from .optimizers import Options, check_optimizer
 from .schedules import check_schedule
+
+# Settings that are numbers, and whether each may be None too.
+_NUMBERS = {
+    "learning_rate": False, "weight_decay": False, "momentum": True, "warmup": False,
+    "clip_grad": True, "ema": True, "mixup": False, "cutmix": False, "erase": False,
+    "explodes_at": True, "label_smoothing": False, "distillation": False, "temperature": False,
+}  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,20 +86,19 @@ class Training:
     loss: Loss = MeanCrossEntropy()  # noqa: RUF009 (frozen)
 
     def __post_init__(self) -> None:
-        for one in fields(self):
-            value = getattr(self, one.name)
-            wanted = one.type in ("int", "float") or (
-                one.type == "float | None" and value is not None
-            )
-            if wanted and (isinstance(value, bool) or not isinstance(value, int | float)):
-                raise TuneError(f"{one.name} must be a number, not {value!r}")
+        for name, optional in _NUMBERS.items():
+            value = getattr(self, name)
+            if not (number(value) or (optional and value is None)):
+                raise TuneError(
+                    f"{name} must be a finite number{' or None' * optional}, not {value!r}"
+                )
         checks = {
             "learning_rate": (self.learning_rate > 0, "above 0"),
             "weight_decay": (self.weight_decay >= 0, "0 or more"),
             "momentum": (0 < _or(self.momentum, 0.9) < 1, "between 0 and 1, or None"),
             "warmup": (0 <= self.warmup < 1, "at least 0 and below 1"),
             "clip_grad": (_or(self.clip_grad, 1.0) > 0, "above 0, or None"),
-            "accumulate": (self.accumulate >= 1, "1 batch or more"),
+            "accumulate": (whole(self.accumulate), "1 batch or more, a whole number"),
             "ema": (0 < _or(self.ema, 0.5) < 1, "between 0 and 1, or None"),
             "mixup": (self.mixup >= 0, "0 or more"),
             "cutmix": (self.cutmix >= 0, "0 or more"),

@@ -174,8 +174,9 @@ def _backward(timing: Timing, passed: Passed) -> tuple[Tensor, Tensor | None]:
     gradient = partial(tssl_gradient, firing=passed.firing, timing=timing)
     found, before = over_steps(gradient, (tssl_gradient, timing), passed), None
     if passed.earlier:  # a slope that stands in goes no further back than its step
-        plain = partial(gradient, timing=timing._replace(warm=None))
-        before = plain(*passed[:6])[0]
+        cold = timing._replace(warm=None)
+        plain = partial(gradient, timing=cold)
+        before = over_steps(plain, (tssl_gradient, cold), passed)[0]
         before = before if passed.leak is None else passed.leak * before
     return found, before
 

@@ -84,7 +84,7 @@ def name_of(settings: Settings, weights: str) -> str:
     chosen += [settings.target] * (settings.target != "race")
     chosen += ["scales"] * (settings.scales == "neuron" and weights == "binary")
     chosen += ["still"] * (settings.still and weights == settings.weights)
-    chosen += ["on"] * (settings.go_on is not None and weights == settings.weights)
+    chosen += ["on"] * (settings.go_on is not None)
     return "_".join(["stidi", settings.images, weights, *chosen])
 
 
@@ -106,9 +106,13 @@ def take_over(snn: st.SpikingNetwork, path: Path) -> None:
     trained = timed_layers(st.load(path))
     with torch.no_grad():
         for place, layer in timed_layers(snn).items():
-            layer.weight.copy_(trained[place].weight)
+            other = trained.get(place)
+            fits = other is not None and other.weight.shape == layer.weight.shape
+            if not fits or other.binary != layer.binary or other.scales > layer.scales:
+                raise SystemExit(f"{path} has other layers, or other weights, than {place} here")
+            layer.weight.copy_(other.weight)
             if layer.log_scale is not None:
-                layer.log_scale.copy_(trained[place].scale.log())
+                layer.log_scale.copy_(other.scale.log())
 
 
 def main(settings: Settings) -> None:

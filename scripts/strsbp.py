@@ -7,9 +7,10 @@
 Papers: 90.13 % of Fashion-MNIST with 400-R400 (Zhang & Li 2019), 99.62 % of MNIST with
 15C5-P2-40C5-P2-300 (there; 99.49 % by HM2-BP, Jin, Zhang & Li 2018). They run 400 steps, images as
 Poisson spikes with a chance of pixel/5.5 a step, time constants of 64 and 8 steps, a rest of 2,
-counts of 35 and 5 with a dead zone of 5, one image at a time. With ``--input poisson --steps 400``
-that is what runs here, but for the batch and the first weights. By default an image is a constant
-current, and time constants, rest and counts are scaled to shorter runs: tens of times faster.
+counts of 35 and 5 with a dead zone of 5, one image at a time. With ``--input poisson --steps 400
+--saturated full`` that is what runs here, but for the batch, the rate and the first weights. By
+default an image is a constant current, and time constants, rest and counts are scaled to shorter
+runs: tens of times faster.
 """
 
 from __future__ import annotations
@@ -85,9 +86,10 @@ def time_of(steps: int) -> Time:
 def network(settings: Settings) -> st.SpikingNetwork:
     """Return the untrained network."""
     time, build = time_of(settings.steps), TASKS[settings.task]
+    current = settings.input == "current"
     snn = st.layered(
         build.layers, 10, settings.steps, (1, 28, 28), pool="sum",
-        gain=build.gain if settings.input == "current" else 2.0, own_gain=build.own_gain,
+        gain=build.gain if current else 2.0, own_gain=build.own_gain if current else None,
         neuron=st.RefractoryNeuron(leak=1 - 1 / time.membrane, period=time.rest),
         synapses=st.Synapses(tau=time.synapse, delayed=settings.steps >= 400),
         grid=(5, 5, 16) if settings.task == "fashion" and not settings.dense else None,
@@ -109,6 +111,7 @@ def main(settings: Settings) -> None:
     pairs, test = images_of(data, settings, None if scaled else bright)
     moves = Moves(shift=2) if settings.task == "mnist" else Moves(flip=True)
     name = f"{settings.rule}_{settings.task}" + "_dense" * settings.dense
+    name += "_full" * (settings.saturated == "full")
     training = st.Training(
         optimizer="adam", learning_rate=settings.learning_rate or TASKS[settings.task].rate,
         schedule="cosine", warmup=0.0, weight_decay=0.0, loss=time_of(settings.steps).loss,

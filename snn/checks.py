@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from math import isfinite
+from numbers import Real
 
 import torch
 from torch import Tensor, nn
@@ -27,7 +28,7 @@ def number(value: object) -> bool:
         >>> number(-1), number(float("nan")), number(None)
         (True, False, False)
     """
-    return isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
+    return not isinstance(value, bool) and isinstance(value, Real) and isfinite(value)
 
 
 def whole(value: object) -> bool:
@@ -41,7 +42,11 @@ def whole(value: object) -> bool:
 
 
 def leak_of(leak: Tensor | float, like: Tensor) -> nn.Parameter:
-    """Return a leak ``λ`` as a parameter that does not train, in the type and place of a threshold.
+    """Return a leak ``λ`` as a parameter that does not train.
+
+    Args:
+        leak: one number, or a tensor that fits the neurons.
+        like: the threshold, whose type and device it takes.
 
     Raises:
         SpiketuneError: on what does not lie in (0, 1].
@@ -50,13 +55,16 @@ def leak_of(leak: Tensor | float, like: Tensor) -> nn.Parameter:
         >>> leak_of(0.5, torch.tensor(1.0)).item()
         0.5
     """
-    good = isinstance(leak, Tensor) or number(leak)
-    if good:
-        value = torch.as_tensor(leak, dtype=like.dtype, device=like.device)
-        good = bool(((value > 0) & (value <= 1)).all())
-    if not good:
-        said = leak.tolist() if isinstance(leak, Tensor) else leak
-        raise SpiketuneError(
-            f"a leak must lie in (0, 1], not {said!r}; 1 means a neuron without leak"
-        )
-    return nn.Parameter(value.detach().clone(), requires_grad=False)
+    if not (isinstance(leak, Tensor) or number(leak)):
+        raise _no_leak(leak)
+    value = torch.as_tensor(leak, dtype=like.dtype, device=like.device).detach()
+    outside = value[~((value > 0) & (value <= 1))]
+    if outside.numel():
+        raise _no_leak(round(outside[0].item(), 6))
+    return nn.Parameter(value.clone(), requires_grad=False)
+
+
+def _no_leak(found: object) -> SpiketuneError:
+    return SpiketuneError(
+        f"a leak must be numbers in (0, 1], not {found!r}; 1 means a neuron without leak"
+    )

@@ -11,7 +11,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from spiketune.snn import SpikingNetwork, add_frames, add_recurrence, reservoir
-from spiketune.snn.checks import number
+from spiketune.snn.checks import number, positive
 
 from .delays import Delays
 from .errors import ModelError
@@ -139,6 +139,8 @@ def layered(
     snn = twin(plan.ann, steps, tuple(input_shape), neuron=neuron, label=text)
     if synapses is not None:
         synapses.add(snn)
+    if own_gain is not None and not positive(own_gain):
+        raise ModelError(f"own_gain must be a number above 0, not {own_gain!r}")
     for place in plan.recurrent:
         wiring = None if grid is None else reservoir(grid)
         add_recurrence(snn, place, wiring=wiring, scale=1.0 if own_gain is None else own_gain)

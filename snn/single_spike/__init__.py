@@ -7,10 +7,11 @@ only unit over steps, the times of the classes into answers at every latency.
 
 from .crossing import Credit
 from .latency import Latency
+from .pooling import EarliestPool2d
 from .psp import PSP, Knot, KnotPSP, LinearPSP, RampPSP, StepPSP, TrianglePSP
 from .race import Race
 from .runs import Times, race_of, spike_times_of, timed_layers
-from .timed import EarliestPool2d, Timed, TimedConv2d, TimedLinear
+from .timed import Timed, TimedConv2d, TimedLinear
 
 __all__ = [
     "PSP",

@@ -10,7 +10,6 @@ from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from ..checks import positive, whole
 from ..errors import SpiketuneError
@@ -35,7 +34,7 @@ class Timed(nn.Module, ABC):
         threshold: ``θ``.
         horizon: ``H``, in steps.
         binary: whether weights are binary; ``α`` begins as the mean of ``|w|``.
-        scales: one ``α`` for the layer, or for each neuron, ``[K]``, as good as a threshold each.
+        scales: one ``α`` for the layer, or for each neuron, ``[K]``.
 
     Raises:
         SpiketuneError: on a threshold that is not above 0, a horizon that is no whole number of
@@ -78,8 +77,10 @@ class Timed(nn.Module, ABC):
             )
         if not isinstance(binary, bool):
             raise SpiketuneError(f"binary must be true or false, not {binary!r}")
-        if scales not in get_args(Scales):
-            raise SpiketuneError(f"scales must be layer or neuron, not {scales!r}")
+        if scales not in get_args(Scales) or (scales == "neuron" and not binary):
+            raise SpiketuneError(
+                f"scales must be layer, or of binary weights neuron, not {scales!r}"
+            )
         self.scales: Scales = scales
         self.weight = nn.Parameter(weight.detach().clone())
         self.binary = False
@@ -165,12 +166,12 @@ class Timed(nn.Module, ABC):
 
     def extra_repr(self) -> str:
         """Say sizes and shape."""
-        kind = ", binary" if self.binary else ""
+        kind = f", binary by {self.scales}" if self.binary else ""
         return f"{list(self.weight.shape)}, {self.psp}, horizon={self.horizon}{kind}"
 
 
 def _window(weight: Tensor) -> Tensor:
-    """Return weights as a convolution's; of a fully connected layer, over one place."""
+    """Return weights as a convolution's; of a linear layer, over one place."""
     return weight.view(*weight.shape, *[1] * (4 - weight.dim()))
 
 
@@ -271,35 +272,3 @@ class TimedConv2d(Timed):
         return Crossing(
             self.psp, self.threshold, self.horizon, self.stride, self.padding, self.credit
         )
-
-
-@register_unit
-class EarliestPool2d(nn.Module):
-    """Let the earliest spike of each window pass: ``t = min_i t_i``, which takes the gradient.
-
-    Args:
-        size: of the window, which moves by as much.
-
-    Source: Mirsadeghi et al. 2023 has pooling between convolutions; that it takes the earliest
-    spike is reconstructed.
-
-    Example:
-        >>> EarliestPool2d(size=2)(torch.tensor([[[[3.0, 1.0], [2.0, 8.0]]]])).item()
-        1.0
-    """
-
-    settings = ("size",)
-
-    def __init__(self, *, size: int) -> None:
-        super().__init__()
-        if not whole(size):
-            raise SpiketuneError(f"size must be a whole number, at least 1, not {size!r}")
-        self.size = size
-
-    def forward(self, times: Tensor) -> Tensor:
-        """Return the times ``[B, C, H/size, W/size]``; an odd border is dropped."""
-        return -functional.max_pool2d(-times, self.size)
-
-    def extra_repr(self) -> str:
-        """Say the size."""
-        return f"size={self.size}"

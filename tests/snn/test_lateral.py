@@ -176,9 +176,9 @@ def test_it_is_trained_through_time_too() -> None:
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"leak": 0.0}, "a leak must lie in"),
-        ({"leak": "0.9"}, r"a leak must lie in \(0, 1\], not '0.9'"),
-        ({"leak": True}, "a leak must lie in"),
+        ({"leak": 0.0}, "a leak must be numbers in"),
+        ({"leak": "0.9"}, r"a leak must be numbers in \(0, 1\], not '0.9'"),
+        ({"leak": True}, "a leak must be numbers in"),
         ({"inhibition": float("nan")}, "from 0 to 1, not nan"),
         ({"inhibition": None}, "from 0 to 1, not None"),
         ({"bare": "yes"}, "bare must be True or False, not 'yes'"),

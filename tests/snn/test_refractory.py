@@ -108,7 +108,7 @@ def test_what_makes_no_sense_is_refused() -> None:
         with pytest.raises(SpiketuneError, match=r"period must be 0 steps or more.*, not "):
             Refractory(one, period=wrong)  # type: ignore[arg-type]
     for leak in (1.5, 0.0, float("nan"), "0.9", None):
-        with pytest.raises(SpiketuneError, match="leak must lie in"):
+        with pytest.raises(SpiketuneError, match="leak must be numbers in"):
             Refractory(one, leak=leak)  # type: ignore[arg-type]
     for firing in (Firing(), Firing(reset=HardReset(to=0.5))):
         with pytest.raises(SpiketuneError, match="rests at 0"):

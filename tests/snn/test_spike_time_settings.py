@@ -53,6 +53,11 @@ def test_what_is_no_number_above_zero_is_refused(value: object) -> None:
         (lambda: TimedLinear(torch.ones(2, 3), horizon=8.5), "horizon must be a whole number"),
         (lambda: TimedLinear(torch.ones(2, 3), psp="linear"), "such as LinearPSP"),
         (lambda: TimedLinear(torch.ones(2, 3), binary="no"), "binary must be true or false"),
+        (
+            lambda: TimedLinear(torch.ones(2, 3), scales="neuron"),
+            "scales must be layer, or of binary",
+        ),
+        (lambda: TimedLinear(torch.ones(2, 3), binary=True, scales=3), "scales must be layer"),
         (lambda: Latency(mean=(float("nan"),)), "must be numbers"),
         (lambda: Latency(mean=(0.1, 0.2))(torch.ones(1, 3, 2, 2)), "for images of 3 channels"),
         (lambda: TimedLinear(torch.ones(2, 3))(torch.ones(1, 4)), "3 inputs is given 4"),

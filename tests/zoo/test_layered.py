@@ -141,7 +141,11 @@ ONE_SPIKE = st.FirstSpikeNeuron()
         ("9", {"output": "spike"}, "output is spikes or current"),
         ("9", {"grid": (3, 3, 1)}, "grid: 9 has no recurrent layer"),
         ("9", {"own_gain": 0.5}, "own_gain: 9 has no recurrent layer"),
-        ("R9", {"neuron": st.RefractoryNeuron(), "own_gain": -1.0}, "scale must be above 0"),
+        (
+            "R9",
+            {"neuron": st.RefractoryNeuron(), "own_gain": -1.0},
+            "own_gain must be a number above 0",
+        ),
         ("R9", {}, "RefractoryNeuron"),
         ("9", {"neuron": ONE_SPIKE}, "give steps=32, or FirstSpikeNeuron.horizon=4."),
         ("9", {"neuron": ONE_SPIKE, "frames": True}, "frames: neurons that fire once"),
