@@ -3,13 +3,15 @@
     python scripts/stidi.py --images mnist --weights real
     python scripts/stidi.py --images mnist --weights binary --epochs 6 --rate 5e-3
     python scripts/stidi.py --images fashion-mnist --weights real --epochs 15
-    python scripts/stidi.py --images fashion-mnist --weights binary --epochs 7
+    python scripts/stidi.py --images fashion-mnist --weights binary --epochs 30
+    python scripts/stidi.py --images fashion-mnist --weights binary --scales neuron --still true \
+        --epochs 8 --rate 1e-3 --go_on runs/systems/stidi_fashion-mnist_binary.safetensors
 
 The network is 16C5-P2-32C5-P2-10, with potentials that grow linearly (the papers' sizes, potential
 and optimiser are not known to us); clothes are shown with their negative. It learns by the exact
 gradient of spike times, on the cross-entropy of the race to the first spike; ``--rule
 displacement`` and ``--target relative`` are closer to the papers. Binary weights start from the
-real ones: run these first.
+real ones: run these first. ``--go_on`` goes on from a trained network, in a table of its own.
 
 A row an epoch goes to ``docs/results/systems/stidi_IMAGES_WEIGHTS.csv``; the sweep over latencies
 behind the last one to the folder of that name.
@@ -118,6 +120,8 @@ def take_over(snn: st.SpikingNetwork, path: Path) -> None:
 def main(settings: Settings) -> None:
     """Train, a row an epoch, and sweep the latencies."""
     name = name_of(settings, settings.weights)
+    if settings.go_on is not None and name == settings.go_on.stem:
+        name += "_on"
     snn = network(settings)
     pairs, test = images_of(settings.images, settings, snn)
     if settings.go_on is None:

@@ -43,7 +43,22 @@ ROWS = (
     Row("stidi_fashion-mnist_real", "the same, Fashion-MNIST with its negative", "92.8", "89.5",
         "stidi.py --images fashion-mnist --epochs 15"),
     Row("stidi_fashion-mnist_binary", "the same there, binary weights", "92.0", "1.5 below",
-        "stidi.py --images fashion-mnist --weights binary --epochs 7"),
+        "stidi.py --images fashion-mnist --weights binary --epochs 30"),
+    Row("stidi_fashion-mnist_binary_on", "on from there", "92.0", "1.5 below",
+        "stidi.py --images fashion-mnist --weights binary --epochs 12 --rate 1.5e-3 --go_on "
+        "runs/systems/stidi_fashion-mnist_binary.safetensors"),
+    Row("stidi_fashion-mnist_binary_scales_on", "on from there, a scale a neuron", "92.0",
+        "1.5 below", "stidi.py --images fashion-mnist --weights binary --scales neuron "
+        "--epochs 12 --rate 1.5e-3 --go_on "
+        "runs/systems/stidi_fashion-mnist_binary_on.safetensors"),
+    Row("stidi_fashion-mnist_binary_scales_still_on", "on from there, no image mirrored", "92.0",
+        "1.5 below", "stidi.py --images fashion-mnist --weights binary --scales neuron "
+        "--still true --epochs 8 --rate 1e-3 --go_on "
+        "runs/systems/stidi_fashion-mnist_binary_scales_on.safetensors"),
+    Row("stidi_fashion-mnist_binary_scales_still_on_on", "on from there", "92.0", "1.5 below",
+        "stidi.py --images fashion-mnist --weights binary --scales neuron --still true "
+        "--epochs 5 --rate 1e-3 --go_on "
+        "runs/systems/stidi_fashion-mnist_binary_scales_still_on.safetensors"),
     Row("strsbp_fashion", "ST-RSBP, 400-R400 (grid), T = 30, Fashion-MNIST", "90.13", "88.5",
         "strsbp.py --task fashion --epochs 14"),
     Row("strsbp_mnist", "ST-RSBP, 15C5-P2-40C5-P2-300, T = 20, MNIST", "99.62", "98.8",
