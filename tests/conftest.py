@@ -10,6 +10,8 @@ import torch
 import spiketune as st
 
 torch.set_num_threads(1)
+# What modules draw while they are collected names tests: the same in every process.
+torch.manual_seed(0)
 
 
 @pytest.fixture(scope="session")
