@@ -27,6 +27,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -234,9 +235,9 @@ def measure(given: Samples, settings: Settings) -> dict[str, float]:
     by_pairs = best(lambda: [pair(sends[j], fires[i]) for j, i in chosen], settings.repeats)
     found = {"pair loop": by_pairs * settings.neurons**2 / len(chosen)}
     for name, once in (("array loop", False), ("array loop, p once", True)):
-        found[name] = best(lambda once=once: array_loop(one, once=once), settings.repeats)  # type: ignore[misc]
+        found[name] = best(partial(array_loop, one, once=once), settings.repeats)
     for name, way in WAYS.items():
-        found[name] = best(lambda way=way: way(given), settings.repeats) / settings.batch  # type: ignore[misc]
+        found[name] = best(partial(way, given), settings.repeats) / settings.batch
     return {name: 1e3 * seconds for name, seconds in found.items()}
 
 

@@ -110,7 +110,8 @@ def take_over(snn: st.SpikingNetwork, path: Path) -> None:
         for place, layer in timed_layers(snn).items():
             other = trained.get(place)
             fits = other is not None and other.weight.shape == layer.weight.shape
-            if not fits or other.binary != layer.binary or other.scales > layer.scales:
+            finer = fits and other.scale.numel() > layer.scale.numel()
+            if not fits or finer or other.binary != layer.binary:
                 raise SystemExit(f"{path} has other layers, or other weights, than {place} here")
             layer.weight.copy_(other.weight)
             if layer.log_scale is not None:

@@ -105,6 +105,8 @@ def network(settings: Settings) -> st.SpikingNetwork:
 
 def main(settings: Settings) -> None:
     """Train, a row an epoch."""
+    if settings.dense and settings.task == "mnist":
+        raise SystemExit("--dense is of the recurrent layer, and mnist's network has none")
     data = {"fashion": "fashion-mnist", "mnist": "mnist"}[settings.task]
     bright = {"mean": (0.0,), "std": (1.0,)}  # pixels from 0 to 1, as spikes want
     scaled = settings.task == "fashion" and settings.input == "current"
